@@ -1,0 +1,1 @@
+"""What all packages share: logging, result records and what shows results."""

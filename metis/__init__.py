@@ -1,0 +1,1 @@
+"""Metis: the best parallel training plan for a cluster of unlike GPUs."""

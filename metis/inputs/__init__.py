@@ -1,0 +1,1 @@
+"""What Metis takes as given: model, cluster and profiles."""

@@ -1,0 +1,1 @@
+"""From inputs to a plan: the space, the walk, the cost, the search."""

@@ -1,0 +1,128 @@
+"""A plan as a value: which devices form which stage, how each stage splits batch and tensors.
+
+This is what the search returns, `plan` writes as JSON, and `simulate` and `run` read.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from common.errors import InputError
+from metis.inputs.model import Model
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One pipeline stage: a contiguous range of ranks that holds a contiguous range of layers.
+
+    Replica i of the stage is the `tp` ranks from `first_rank + i * tp`; it processes
+    `samples[i]` samples of every micro-batch.
+    """
+
+    first_rank: int
+    device_types: tuple[str, ...]
+    """Device type of every rank of the stage, in rank order."""
+    dp: int
+    tp: int
+    first_layer: int
+    end_layer: int
+    """Layers first_layer .. end_layer - 1."""
+    samples: tuple[int, ...]
+    """Samples per replica and micro-batch, one entry per replica."""
+    execution_ms: float = 0.0
+    """Predicted forward + backward time of one micro-batch."""
+    memory_mb: float = 0.0
+    """Predicted peak memory of the fullest device (compat: demand of the whole group)."""
+    capacity_mb: float = 0.0
+    """Memory that this demand is compared with."""
+    send_ms: float = 0.0
+    """Predicted time to exchange one micro-batch's activations and gradients with the next."""
+    allreduce_ms: float = 0.0
+    """Predicted gradient all-reduce over the replicas."""
+    update_ms: float = 0.0
+    """Predicted optimizer step."""
+
+    @property
+    def devices(self) -> int:
+        """Number of ranks."""
+        return len(self.device_types)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers held."""
+        return self.end_layer - self.first_layer
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A complete training plan with its predicted time per iteration."""
+
+    schema: str = "metis-plan/1"
+    experiment: str
+    method: str
+    mode: str
+    model: Model
+    node_sequence: tuple[str, ...]
+    """Order in which the device types take the ranks."""
+    batches: int
+    """Micro-batches per iteration and pipeline."""
+    stages: tuple[Stage, ...]
+    cost_ms: float
+    """Predicted milliseconds per iteration (one global batch)."""
+    cost_terms: dict[str, float] = {}
+    """The terms that add up to `cost_ms`."""
+    lower_bound_ms: float | None = None
+    proof: str = ""
+    """What is proven about `cost_ms`, in words."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks over all stages."""
+        return sum(stage.devices for stage in self.stages)
+
+
+def write(plan: Plan, path: Path) -> None:
+    """Write the plan as indented JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n")
+
+
+def read(path: Path) -> Plan:
+    """Read a plan and check that it can be carried out."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such plan file; write one with the verb plan")
+    try:
+        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+    except (msgspec.DecodeError, InputError) as error:
+        raise InputError(f"{path}: not a valid plan: {error}") from error
+    check(plan, str(path))
+    return plan
+
+
+def check(plan: Plan, where: str = "plan") -> None:
+    """Raise `InputError` unless ranks and layers are each covered exactly once, in order."""
+    if not plan.stages:
+        raise InputError(f"{where}: stages is empty, expected at least one")
+    rank, layer = 0, 0
+    for number, stage in enumerate(plan.stages):
+        at = f"{where}: stages[{number}]"
+        if stage.dp < 1 or stage.tp < 1 or stage.dp * stage.tp != stage.devices:
+            raise InputError(
+                f"{at}: dp {stage.dp} x tp {stage.tp} = {stage.dp * stage.tp}"
+                f" but device_types has {stage.devices} devices"
+            )
+        if stage.first_rank != rank:
+            raise InputError(f"{at}: first_rank is {stage.first_rank}, expected {rank}")
+        if stage.first_layer != layer or stage.end_layer <= layer:
+            raise InputError(
+                f"{at}: layers {stage.first_layer}..{stage.end_layer - 1}, expected at least one"
+                f" layer from {layer} on"
+            )
+        if len(stage.samples) != stage.dp or min(stage.samples) < 1:
+            raise InputError(f"{at}: samples {list(stage.samples)}, expected {stage.dp} positive")
+        if sum(stage.samples) * plan.batches != plan.model.global_batch:
+            raise InputError(
+                f"{at}: {sum(stage.samples)} samples x {plan.batches} micro-batches is not the"
+                f" global batch {plan.model.global_batch}"
+            )
+        rank, layer = rank + stage.devices, stage.end_layer
+    if layer != plan.model.layers:
+        raise InputError(f"{where}: the stages hold {layer} of {plan.model.layers} layers")
