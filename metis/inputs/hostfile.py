@@ -1,0 +1,74 @@
+"""Read and write the original's two cluster files: `hostfile` and `clusterfile.json`.
+
+hostfile: one machine a line, `IP slots=N`. clusterfile.json: IP -> instance_type,
+inter_bandwidth and intra_bandwidth (GB/s), memory (GB).
+"""
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from common.errors import InputError
+from metis.inputs.cluster import Cluster, NodeGroup
+
+_LINE = re.compile(r"^(\S+)\s+(?:slots=)?(\d+)$")
+
+
+class _Entry(msgspec.Struct):
+    instance_type: str
+    inter_bandwidth: float
+    intra_bandwidth: float
+    memory: float
+
+
+def read_cluster(hostfile: Path, clusterfile: Path, *, first_digit_slots: bool = False) -> Cluster:
+    """Return the cluster the two files describe.
+
+    `first_digit_slots` keeps the original's reading of one character of the slot count
+    (`slots=16` is 1 device). Raises `InputError` naming file, line, found and expected.
+    """
+    entries = _read_entries(clusterfile)
+    groups = []
+    for number, line in enumerate(_text(hostfile).splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _LINE.match(line.strip())
+        if not match:
+            raise InputError(f"{hostfile}:{number}: found {line!r}, expected 'IP slots=N'")
+        host, slots = match[1], match[2][0] if first_digit_slots else match[2]
+        if host not in entries:
+            raise InputError(
+                f"{hostfile}:{number}: host {host} has no entry in {clusterfile}"
+                f" (it has {', '.join(entries)})"
+            )
+        entry = entries[host]
+        groups.append(
+            NodeGroup(
+                device=entry.instance_type.upper(),
+                devices=int(slots),
+                memory_gb=entry.memory,
+                intra_bandwidth=entry.intra_bandwidth,
+                inter_bandwidth=entry.inter_bandwidth,
+                host=host,
+            )
+        )
+    if not groups:
+        raise InputError(f"{hostfile}: no machine in it, expected lines 'IP slots=N'")
+    return Cluster(nodes=tuple(groups))
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return path.read_text()
+
+
+def _read_entries(path: Path) -> dict[str, _Entry]:
+    try:
+        entries = msgspec.json.decode(_text(path).encode(), type=dict[str, _Entry])
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}: {error}") from error
+    if not entries:
+        raise InputError(f"{path}: no machine in it, expected IP -> instance_type, memory, ...")
+    return entries
