@@ -1,0 +1,24 @@
+"""The order of passes of 1F1B: what every stage does first, next and last.
+
+Both the timeline (`metis.simulate.timeline`) and the real training (`metis.run.pipeline`) follow
+this list, so what is drawn is what is run.
+"""
+
+from typing import Literal
+
+Kind = Literal["F", "B"]
+"""Forward and backward pass of one micro-batch."""
+
+
+def one_forward_one_backward(stage: int, *, stages: int, batches: int) -> list[tuple[Kind, int]]:
+    """Return the (kind, micro-batch) list of one stage: warm-up, steady phase, cool-down.
+
+    Stage s runs ahead by one forward pass per later stage, S - 1 - s, so that it holds the
+    activations of at most S - s micro-batches. PipeDream-Flush, Narayanan et al. 2021, Figure 4.
+    """
+    ahead = min(stages - 1 - stage, batches)
+    order: list[tuple[Kind, int]] = [("F", batch) for batch in range(ahead)]
+    for batch in range(batches - ahead):
+        order += [("F", ahead + batch), ("B", batch)]
+    order += [("B", batch) for batch in range(batches - ahead, batches)]
+    return order
