@@ -17,8 +17,10 @@ def one_forward_one_backward(stage: int, *, stages: int, batches: int) -> list[t
     activations of at most S - s micro-batches. PipeDream-Flush, Narayanan et al. 2021, Figure 4.
     """
     ahead = min(stages - 1 - stage, batches)
-    order: list[tuple[Kind, int]] = [("F", batch) for batch in range(ahead)]
-    for batch in range(batches - ahead):
-        order += [("F", ahead + batch), ("B", batch)]
-    order += [("B", batch) for batch in range(batches - ahead, batches)]
+    order: list[tuple[Kind, int]] = []
+    for forward in range(batches):
+        order.append(("F", forward))
+        if forward >= ahead:
+            order.append(("B", forward - ahead))
+    order.extend(("B", batch) for batch in range(batches - ahead, batches))
     return order
