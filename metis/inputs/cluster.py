@@ -54,9 +54,7 @@ class NodeGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise InputError(f"{where}: device is empty, expected a type such as A100")
         for field in ("count", "devices"):
             if getattr(self, field) < 1:
-                raise InputError(
-                    f"{where}: {field} is {getattr(self, field)}, expected 1 or more"
-                )
+                raise InputError(f"{where}: {field} is {getattr(self, field)}, expected 1 or more")
         for field in ("memory_gb", "intra_bandwidth", "inter_bandwidth"):
             value = getattr(self, field)
             if value is None and self.device not in known_devices():
