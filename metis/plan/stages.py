@@ -1,0 +1,440 @@
+"""What a group of devices does with a strategy: time, memory and traffic of one stage.
+
+`StageModel.option` turns (first rank, devices, dp, tp, micro-batches) into a `StageOption` whose
+tables answer for every layer range. Both engines, the bounds and the plan writer use it.
+Layer ranges are half open: [first, end); tables have shape (L + 1, L + 1), indexed [first, end].
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import InputError
+from metis.inputs.profile import LayerProfile, ProfileKey
+from metis.plan import cost
+from metis.plan.balance import split_samples
+from metis.plan.problem import Problem
+from metis.plan.ranks import Ranks
+
+Table = NDArray[np.float64]
+
+MEMORY_COEFFICIENT = 5.0
+"""The original's factor on profiled memory."""
+
+MEMORY_OFFSET = 0.001
+"""The original's start value of a stage's demand, MB."""
+
+
+class MissingProfile(LookupError):
+    """A profile that a strategy needs is not there."""
+
+
+class DeviceMemory(NamedTuple):
+    """Memory of one kind of device in a stage, MB.
+
+    demand(range, in flight) = static[range] + in_flight * activations[range].
+    """
+
+    capacity: float
+    static: Table
+    activations: Table
+
+
+class StageOption(NamedTuple):
+    """One stage with one strategy and one number of micro-batches."""
+
+    first_rank: int
+    devices: int
+    dp: int
+    tp: int
+    samples: tuple[int, ...]
+    """Samples per replica and micro-batch."""
+    performance: float
+    """1 / time of the whole model, not normalised."""
+    time: Table
+    """E_s: forward + backward of one micro-batch, ms."""
+    memory: tuple[DeviceMemory, ...]
+    costable: bool
+    """False where the original's cost estimator meets a missing profile and drops the plan."""
+    sync_ms: float
+    optimizer_ms: float
+    parameters: Table
+    """Bytes per rank."""
+    allreduce_bandwidth: float
+    send_hidden: float
+    """Amount handed to the next stage per micro-batch (bytes, or elements in compat)."""
+    send_before_head: float
+    """The same where the next stage holds only the output head."""
+    intra_bandwidth: float
+    inter_bandwidth: float
+    node_span: tuple[int, int]
+    batch_generator_ms: float
+
+
+def range_sums(values: Sequence[float] | Table) -> Table:
+    """Return table[first, end] = sum of values[first:end], added from left to right."""
+    count = len(values)
+    table = np.zeros((count + 1, count + 1))
+    for first in range(count):
+        table[first, first + 1 :] = np.cumsum(np.asarray(values[first:], dtype=np.float64))
+    return table
+
+
+def binary_digits(number: int) -> list[int]:
+    """Return the powers of two that make up a number, largest first."""
+    return [1 << k for k in range(number.bit_length() - 1, -1, -1) if number >> k & 1]
+
+
+class StageModel:
+    """All stage options of one problem along one node sequence, made when asked for."""
+
+    def __init__(self, problem: Problem, ranks: Ranks) -> None:
+        self.problem = problem
+        self.ranks = ranks
+        self._switches = problem.switches
+        self._profiles = problem.profiles
+        self._samples_total = problem.model.global_batch
+        self._options: dict[tuple[int, int, int, int, int], StageOption | None] = {}
+        self._tables: dict[object, Table] = {}
+        first = next(iter(self._profiles))
+        self._first = self._profiles[first]
+        demand_of = first.device if self._switches.first_profile_rules else ranks.node_sequence[0]
+        durations = self._profiles.base(demand_of).layer_ms
+        total = sum(durations)
+        self.layer_demand = tuple(time / total for time in durations)
+
+    def option(
+        self, first_rank: int, devices: int, dp: int, tp: int, batches: int
+    ) -> StageOption | None:
+        """Return the stage option, or None if the strategy is not valid there."""
+        key = (first_rank, devices, dp, tp, batches)
+        if key not in self._options:
+            self._options[key] = self._make(*key)
+        return self._options[key]
+
+    def _make(
+        self, first_rank: int, devices: int, dp: int, tp: int, batches: int
+    ) -> StageOption | None:
+        problem, switches = self.problem, self._switches
+        per_batch = self._samples_total // batches
+        micro_batch = per_batch // dp
+        if tp > problem.max_tp or not 1 <= micro_batch:
+            return None
+        if switches.first_device_speed and micro_batch > problem.max_batch_size:
+            return None
+        types = self.ranks.types(first_rank, devices)
+        try:
+            parts = (
+                self._original_compute(types, dp, tp, per_batch)
+                if switches.first_device_speed
+                else self._compute(types, first_rank, dp, tp, per_batch)
+            )
+            if parts is None:
+                return None
+            samples, time, full_ms, costable = parts
+            memory = (
+                self._group_memory(types, first_rank, devices, dp, tp, per_batch)
+                if switches.group_memory
+                else self._device_memory(types, first_rank, tp, samples)
+            )
+            sync_ms, has_sync = self._sync(types, tp, samples, micro_batch)
+        except MissingProfile as missing:
+            if switches.missing_profile_aborts:
+                raise InputError(
+                    f"profile {missing} is missing; the original stops here with a KeyError"
+                    " (use mode = 'strict', which interpolates)"
+                ) from missing
+            return None
+        intra, inter = self.ranks.bandwidths(first_rank, devices)
+        amounts = self._send_amounts(first_rank, devices, tp, max(samples), micro_batch)
+        return StageOption(
+            first_rank=first_rank,
+            devices=devices,
+            dp=dp,
+            tp=tp,
+            samples=samples,
+            performance=1.0 / full_ms if full_ms > 0 else 0.0,
+            time=time,
+            memory=memory,
+            costable=costable and has_sync,
+            sync_ms=sync_ms,
+            optimizer_ms=max(self._constants(t).optimizer_ms * 2 for t in set(types)),
+            parameters=self._parameters(tp),
+            allreduce_bandwidth=self._allreduce_bandwidth(first_rank, devices, tp),
+            send_hidden=amounts[0],
+            send_before_head=amounts[1],
+            intra_bandwidth=intra,
+            inter_bandwidth=intra if switches.intra_bandwidth_only else inter,
+            node_span=self.ranks.node_span(first_rank, devices),
+            batch_generator_ms=max(self._constants(t).batch_generator_ms for t in set(types)),
+        )
+
+    # --- execution time ---------------------------------------------------------------------
+
+    def _compute(
+        self, types: tuple[str, ...], first_rank: int, dp: int, tp: int, per_batch: int
+    ) -> tuple[tuple[int, ...], Table, float, bool] | None:
+        """Strict: replicas at the speed of their slowest member, each inside one node."""
+        replicas = [types[i * tp : (i + 1) * tp] for i in range(dp)]
+        if tp > 1:
+            nodes = [rank.node for rank in self.ranks.ranks[first_rank : first_rank + dp * tp]]
+            if any(nodes[i * tp] != nodes[(i + 1) * tp - 1] for i in range(dp)):
+                return None
+        slowest = [self._slowest_ms(frozenset(members), tp) for members in replicas]
+        samples = split_samples([1.0 / ms for ms in slowest], per_batch)
+        kinds = {(frozenset(m), n) for m, n in zip(replicas, samples, strict=True)}
+        if min(samples) < 1 or max(samples) > self.problem.max_batch_size:
+            return None
+        time = self._maximum(
+            tuple(sorted((tuple(sorted(members)), n, tp) for members, n in kinds))
+        )
+        return samples, time, float(time[0, -1]), True
+
+    def _slowest_ms(self, members: frozenset[str], tp: int) -> float:
+        smallest = [self._profiles.batch_sizes(device, tp) for device in members]
+        if not all(smallest):
+            raise MissingProfile(f"of {sorted(members)} at tp {tp}")
+        return max(
+            sum(self._profiles[ProfileKey(device, tp, sizes[0])].layer_ms) / sizes[0]
+            for device, sizes in zip(members, smallest, strict=True)
+        )
+
+    def _maximum(self, kinds: tuple[tuple[tuple[str, ...], int, int], ...]) -> Table:
+        """Return max over kinds (member types, samples, tp) of the range sums."""
+        if ("time", kinds) not in self._tables:
+            tables = [
+                range_sums(np.max([self.profile(d, tp, n).layer_ms for d in members], axis=0))
+                for members, n, tp in kinds
+            ]
+            self._tables["time", kinds] = np.max(tables, axis=0)
+        return self._tables["time", kinds]
+
+    def profile(self, device: str, tp: int, samples: int) -> LayerProfile:
+        """Return the profile of any batch, linear between the two profiled around it."""
+        key = ProfileKey(device, tp, samples)
+        if key in self._profiles:
+            return self._profiles[key]
+        sizes = self._profiles.batch_sizes(device, tp)
+        above = [bs for bs in sizes if bs > samples]
+        below = [bs for bs in sizes if bs < samples]
+        if not above or not below:
+            raise MissingProfile(key)
+        low, high = (self._profiles[ProfileKey(device, tp, bs)] for bs in (below[-1], above[0]))
+        weight = (samples - below[-1]) / (above[0] - below[-1])
+
+        def between(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
+            return tuple(x + (y - x) * weight for x, y in zip(a, b, strict=True))
+
+        return LayerProfile(
+            layer_ms=between(low.layer_ms, high.layer_ms),
+            memory_mb=between(low.memory_mb, high.memory_mb),
+            parameters_bytes=low.parameters_bytes,
+            forward_backward_ms=low.forward_backward_ms
+            + (high.forward_backward_ms - low.forward_backward_ms) * weight,
+            optimizer_ms=low.optimizer_ms,
+            batch_generator_ms=low.batch_generator_ms,
+        )
+
+    def _original_compute(
+        self, types: tuple[str, ...], dp: int, tp: int, per_batch: int
+    ) -> tuple[tuple[int, ...], Table, float, bool]:
+        """Compat: one type from its profile; several by first devices and binary digits."""
+        if len(set(types)) == 1:
+            entry = self._exact(types[0], tp, per_batch // dp)
+            time = self._sums("time", types[0], tp, per_batch // dp)
+            return (per_batch // dp,) * dp, time, self._total(entry.layer_ms), True
+        samples = self._balanced(types, dp, tp, per_batch)
+        width = len(types) // dp
+        kinds: dict[tuple[str, int], None] = {}
+        for i, share in enumerate(samples):
+            if share:
+                kinds[types[i * width], share] = None
+        full = max((self._digits_ms(device, tp, n) for device, n in kinds), default=0.0)
+        table = np.max([self._digits_table(device, tp, n) for device, n in kinds], axis=0)
+        largest = max(binary_digits(n)[0] for _, n in kinds)
+        return samples, table, full, largest <= self.problem.max_batch_size
+
+    def _balanced(
+        self, types: Sequence[str], dp: int, tp: int, per_batch: int
+    ) -> tuple[int, ...]:
+        """Split samples over replicas by the speed of each one's first device."""
+        width = len(types) // dp
+        speeds = [
+            1.0 / self._total(self._exact(types[i * width], tp, 1).layer_ms) for i in range(dp)
+        ]
+        return split_samples(speeds, per_batch)
+
+    def _digits_ms(self, device: str, tp: int, samples: int) -> float:
+        total = 0.0
+        for digit in binary_digits(samples):
+            total += self._total(self._exact(device, tp, digit).layer_ms)
+        return total
+
+    def _digits_table(self, device: str, tp: int, samples: int) -> Table:
+        key = ("digits", device, tp, samples)
+        if key not in self._tables:
+            table = np.zeros((self._profiles.layers + 1,) * 2)
+            for digit in binary_digits(samples):
+                table = table + self._sums("time", device, tp, digit)
+            self._tables[key] = table
+        return self._tables[key]
+
+    def _exact(self, device: str, tp: int, bs: int) -> LayerProfile:
+        key = ProfileKey(device, tp, bs)
+        if key not in self._profiles:
+            raise MissingProfile(key)
+        return self._profiles[key]
+
+    def _sums(self, what: str, device: str, tp: int, bs: int) -> Table:
+        key = (what, device, tp, bs)
+        if key not in self._tables:
+            entry = self._exact(device, tp, bs)
+            self._tables[key] = range_sums(entry.layer_ms if what == "time" else entry.memory_mb)
+        return self._tables[key]
+
+    @staticmethod
+    def _total(values: Sequence[float]) -> float:
+        total = 0.0
+        for value in values:
+            total += value
+        return total
+
+    # --- memory -----------------------------------------------------------------------------
+
+    def _device_memory(
+        self, types: tuple[str, ...], first_rank: int, tp: int, samples: tuple[int, ...]
+    ) -> tuple[DeviceMemory, ...]:
+        """Strict: every kind of device (type, samples, memory) on its own."""
+        kinds: dict[tuple[str, int], float] = {}
+        for offset, device in enumerate(types):
+            kind = (device, samples[offset // tp])
+            capacity = self.ranks.ranks[first_rank + offset].memory_mb
+            kinds[kind] = min(kinds.get(kind, capacity), capacity)
+        return tuple(
+            DeviceMemory(
+                capacity * self.problem.memory_fraction,
+                self._static_memory(device, tp, n),
+                self._activation_memory(device, tp, n),
+            )
+            for (device, n), capacity in sorted(kinds.items())
+        )
+
+    def _activation_memory(self, device: str, tp: int, samples: int) -> Table:
+        """Return activations of one micro-batch, from the growth of memory with the batch."""
+        key = ("activations", device, tp, samples)
+        if key not in self._tables:
+            sizes = self._profiles.batch_sizes(device, tp)
+            low, high = (self._profiles[ProfileKey(device, tp, bs)] for bs in (sizes[0], sizes[-1]))
+            growth = np.asarray(high.memory_mb) - np.asarray(low.memory_mb)
+            per_sample = np.maximum(growth, 0.0) / max(sizes[-1] - sizes[0], 1)
+            self._tables[key] = range_sums(per_sample * samples)
+        return self._tables[key]
+
+    def _static_memory(self, device: str, tp: int, samples: int) -> Table:
+        """Return the profiled memory without the one micro-batch of activations in it."""
+        key = ("static", device, tp, samples)
+        if key not in self._tables:
+            memory = range_sums(self.profile(device, tp, samples).memory_mb)
+            self._tables[key] = memory - self._activation_memory(device, tp, samples)
+        return self._tables[key]
+
+    def _group_memory(
+        self,
+        types: tuple[str, ...],
+        first_rank: int,
+        devices: int,
+        dp: int,
+        tp: int,
+        per_batch: int,
+    ) -> tuple[DeviceMemory, ...]:
+        """Compat: one device's demand against the whole group's memory."""
+        capacity = 0.0
+        for rank in self.ranks.ranks[first_rank : first_rank + devices]:
+            capacity += rank.memory_mb
+        mixed = len(set(types)) > 1
+        key = ("group", mixed, dp, tp, per_batch)
+        if key not in self._tables:
+            self._tables[key] = self._group_demand(mixed, dp, tp, per_batch)
+        nothing = self._tables.setdefault("nothing", np.zeros((self._profiles.layers + 1,) * 2))
+        return (DeviceMemory(capacity, self._tables[key], nothing),)
+
+    def _group_demand(self, mixed: bool, dp: int, tp: int, per_batch: int) -> Table:
+        """Return the original's demand, from the profile of the sequence's first type.
+
+        A stage of several types adds up the replicas of the whole cluster, digit by digit.
+        """
+        device = self.ranks.node_sequence[0]
+        if not mixed:
+            sums = self._sums("memory", device, tp, per_batch // dp)
+            return MEMORY_OFFSET + MEMORY_COEFFICIENT * sums
+        everywhere = [rank.device for rank in self.ranks.ranks]
+        demand = np.full((self._profiles.layers + 1,) * 2, MEMORY_OFFSET)
+        for share in self._balanced(everywhere, dp, tp, per_batch):
+            for digit in binary_digits(share):
+                demand += MEMORY_COEFFICIENT * self._sums("memory", device, tp, digit)
+        return demand
+
+    # --- constants, parameters, traffic -----------------------------------------------------
+
+    def _constants(self, device: str) -> LayerProfile:
+        """Return the profile that supplies optimizer and batch-generator time."""
+        return self._first if self._switches.first_profile_rules else self._profiles.base(device)
+
+    def _sync(
+        self, types: tuple[str, ...], tp: int, samples: tuple[int, ...], micro_batch: int
+    ) -> tuple[float, bool]:
+        """Return the stage's time outside layers, and whether the original finds it."""
+        if self._switches.first_device_speed:
+            keys = [ProfileKey(device, tp, micro_batch) for device in sorted(set(types))]
+            values = [self._profiles[k].sync_ms if k in self._profiles else 0.0 for k in keys]
+            return max(values), all(values)
+        kinds = {
+            (device, n)
+            for i, n in enumerate(samples)
+            for device in set(types[i * tp : (i + 1) * tp])
+        }
+        return max(max(self.profile(d, tp, n).sync_ms, 0.0) for d, n in kinds), True
+
+    def _parameters(self, tp: int) -> Table:
+        """Return bytes per rank of every layer range."""
+        if ("parameters", tp) not in self._tables:
+            sizes = self._first.parameters_bytes
+            if self._switches.first_profile_rules:
+                layers = self._profiles.layers
+                table = np.zeros((layers + 1, layers + 1))
+                for first in range(layers + 1):
+                    for end in range(first, layers + 1):
+                        table[first, end] = cost.original_parameters(
+                            sizes, tp=tp, first=first, end=end
+                        )
+            else:
+                table = range_sums(sizes) / tp
+            self._tables["parameters", tp] = table
+        return self._tables["parameters", tp]
+
+    def _allreduce_bandwidth(self, first_rank: int, devices: int, tp: int) -> float:
+        """Return GB/s of one of the stage's `tp` rings.
+
+        Inside a node a ring has the node's bandwidth; across nodes the tp rings of a replica
+        share the node's link.
+        """
+        intra, inter = self.ranks.bandwidths(first_rank, devices)
+        low, high = self.ranks.node_span(first_rank, devices)
+        if self._switches.intra_bandwidth_only or low == high:
+            return intra
+        return inter / tp
+
+    def _send_amounts(
+        self, first_rank: int, devices: int, tp: int, most_samples: int, micro_batch: int
+    ) -> tuple[float, float]:
+        """Return what crosses a stage's border per micro-batch: usual, and before the head."""
+        model = self.problem.model
+        if self._switches.activations_in_elements:
+            tokens = micro_batch * model.sequence_length
+            return float(tokens * model.hidden_size), tokens * model.vocabulary / tp
+        replicas = max(self.ranks.most_per_node(first_rank, devices) // tp, 1)
+        elements = most_samples * model.sequence_length * model.hidden_size
+        amount = float(cost.DIRECTIONS * cost.BYTES_PER_ELEMENT * elements * replicas)
+        return amount, amount
