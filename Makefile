@@ -55,6 +55,8 @@ RUNTIME := $(shell $(DOCKER) info >/dev/null 2>&1 && echo docker || echo local)
 endif
 
 gpu_flags = $(if $(findstring podman,$(DOCKER)),--device nvidia.com/gpu=$(GPUS),--gpus '"$(GPUS)"')
+# podman's init is a package of its own, and without root it must be told to keep the caller's ids.
+engine_flags = $(if $(findstring podman,$(DOCKER)),$(shell [ $$(id -u) = 0 ] || echo --userns=keep-id),--init)
 revision = $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
 image = quintet-$1:$(revision)
 python := .venv/bin/python
@@ -63,7 +65,8 @@ packages := $(call package,$(ARTIFACTS))
 locks := requirements.txt requirements-base.txt requirements-dev.txt $(packages:%=docker/%/requirements.txt)
 
 # $1 is the artifact. Whoever calls owns the results: the container runs under the caller's ids.
-container = $(DOCKER) run --rm --init --ipc=host --user $$(id -u):$$(id -g) \
+tty := $(shell [ -t 0 ] && [ -t 2 ] && echo --interactive --tty)
+container = $(DOCKER) run --rm --ipc=host $(engine_flags) $(tty) --user $$(id -u):$$(id -g) \
 	--volume "$(abspath $(RESULTS)):/results" $(GPU_FLAGS) $(RUN_FLAGS)
 local_cli = $(python) -m $(call package,$1) $2 --out "$(RESULTS)"
 docker_cli = $(container) $(call image,$1) $2 --out /results
