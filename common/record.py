@@ -1,0 +1,150 @@
+"""Keep results: one JSON line `record/1` per case in results/<artifact>/<suite>.jsonl.
+
+A line is appended whole, synced as its case finishes and never rewritten, so that a crash costs
+at most the line it broke. Metrics have dotted names and SI units (`s`, `By`, `tok/s`, `1`).
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import msgspec
+
+from common.errors import InputError
+
+Axis = str | int | float | bool
+Origin = Literal["planned", "simulated", "measured", "paper"]
+_log = logging.getLogger(__name__)
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One quantity: its value, and the samples behind it with the warm-ups kept apart."""
+
+    name: str
+    value: int | float
+    unit: str
+    samples: tuple[float, ...] = ()
+    warmups: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.value, *self.samples, *self.warmups))):
+            raise ValueError(f"metric {self.name} is not finite, which JSON cannot hold")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One case of an experiment: what was asked, where the numbers come from, what it cost."""
+
+    artifact: str
+    suite: str
+    experiment: str
+    case: dict[str, Axis]  # the axes a table selects by, such as {"method": "metis", "row": 1}
+    origin: Origin
+    config: dict[str, Any]  # all of it, the seed too
+    case_id: str  # common.case.case_id(config)
+    metrics: tuple[Metric, ...] = ()
+    status: Literal["ok", "failed", "skipped"] = "ok"
+    error: str | None = None  # type and message of what failed
+    seed: int = 0
+    started: str = ""  # UTC, ISO 8601
+    wall_s: float = 0.0
+    peak_rss: int = 0  # bytes
+    provenance: str = ""  # id of a line in results/provenance.jsonl
+    files: dict[str, str] = {}  # path -> sha256 of traces and plans
+    schema: Literal["record/1"] = "record/1"
+
+
+class RecordFile:
+    """The records of one suite, in the order they were made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._whole = Path(path), False
+
+    def read(self) -> list[Record]:
+        """Return all records; a damaged last line is moved to `<file>.damaged` with a warning."""
+        records = list[Record]()
+        with (self.path if self.path.exists() else Path(os.devnull)).open("rb") as file:
+            _lock(file)  # a writer's half-written line is not a damaged one
+            lines = file.readlines()
+            for number, line in enumerate(lines, 1):
+                try:
+                    records.append(msgspec.json.decode(line, type=Record))
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    if number < len(lines) or isinstance(error, msgspec.ValidationError):
+                        raise InputError(f"{self.path}:{number}: not a record: {error}") from error
+                    self._set_aside(line, sum(map(len, lines[:-1])))
+        self._whole = True
+        return records
+
+    def append(self, record: Record) -> None:
+        """Write the record's line and return when it is on the disk."""
+        if not self._whole:
+            self.read()
+        append_line(self.path, msgspec.json.encode(record, enc_hook=_python))
+
+    def finished(self, origin: Origin | None = None) -> set[tuple[str, str]]:
+        """Return (experiment, case_id) of each case whose last record (of this origin) is ok."""
+        last = latest(r for r in self.read() if origin in (None, r.origin))
+        return {(r.experiment, r.case_id) for r in last if r.status == "ok"}
+
+    def _set_aside(self, line: bytes, start: int) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        append_line(aside, line)
+        os.truncate(self.path, start)
+        _log.warning("%s: the damaged last line was moved to %s", self.path, aside.name)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append one line by one write and sync it; what cannot be written whole is taken back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+", buffering=0) as file:
+        _lock(file)
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        start = b"" if file.read(1) in (b"", b"\n") else b"\n"
+        whole = start + line.rstrip(b"\n") + b"\n"
+        if file.write(whole) < len(whole):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(file.fileno())
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """Return the last record of each case and origin, so that a repeated case counts once."""
+    return list({(r.suite, r.experiment, r.case_id, r.origin): r for r in records}.values())
+
+
+def select(records: Iterable[Record], **axes: Axis) -> list[Record]:
+    """Return the records that have these values in their case or, failing that, their fields."""
+
+    def value(record: Record, name: str) -> object:
+        return record.case.get(name, getattr(record, name, None))
+
+    return [r for r in records if all(value(r, name) == axes[name] for name in axes)]
+
+
+def comparable(records: Iterable[Record], *, mixed: bool = False) -> list[Record]:
+    """Return the records if one origin and one machine made them all, or `mixed` is asked for."""
+    records = list(records)
+    origins = sorted({r.origin for r in records})
+    machines = sorted({r.provenance.partition("-")[0] for r in records})
+    if not mixed and max(len(origins), len(machines)) > 1:
+        raise InputError(
+            f"records of different origin ({', '.join(origins)}) or hardware "
+            f"({', '.join(machines)}) are not compared unless mixing them is asked for"
+        )
+    return records
+
+
+def _lock(file: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # some cluster file systems have no locks
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _python(value: Any) -> Any:
+    return value.tolist()  # numpy's scalars and arrays, which msgspec does not know
