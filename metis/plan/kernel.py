@@ -75,11 +75,11 @@ def _slacks(t: Tables, options: Ints, stages: int, batches: int, split: Ints, st
 
 
 @njit(cache=True, nogil=True)
-def _has_empty(split: Ints, stages: int) -> bool:
+def _empty_stages(split: Ints, stages: int) -> int:
+    empty = 0
     for s in range(stages):
-        if split[s] == split[s + 1]:
-            return True
-    return False
+        empty += split[s] == split[s + 1]
+    return empty
 
 
 @njit(cache=True, nogil=True)
@@ -134,7 +134,7 @@ def _partition_as_original(
             )
             memory_state[s] = capacity[s] - demand[s]
             fits &= memory_state[s] >= 0
-        if fits and (rules.empty_stages or not _has_empty(split, stages)):
+        if fits and (rules.empty_stages or _empty_stages(split, stages) == 0):
             return attempt, failed
         if attempt == 1:
             first_state[:stages] = memory_state[:stages]
@@ -184,102 +184,164 @@ def plan_cost(
     )
 
 
+class Work(NamedTuple):
+    """Scratch arrays of one thread, long enough for its longest layout."""
+
+    tps: Ints
+    options: Ints
+    split: Ints
+    trial: Ints
+    rows: Floats
+    memory_state: Floats
+    first_state: Floats
+
+
 @njit(cache=True, nogil=True)
-def walk_layouts(
-    t: Tables, rules: Rules, starts: Ints, slots: Ints, phantom: Ints, begin: int, end: int
-) -> Found:
-    """Walk all chains of layouts begin..end-1 (layout i: slots[starts[i]:starts[i + 1]])."""
-    longest = 0
-    for i in range(begin, end):
-        longest = max(longest, starts[i + 1] - starts[i])
-    tps, options = np.zeros(longest, dtype=np.int64), np.zeros(longest, dtype=np.int64)
-    split = np.zeros(longest + 1, dtype=np.int64)
-    trial = np.zeros(longest + 1, dtype=np.int64)
-    work = np.zeros((4, longest))
-    memory_state, first_state = np.zeros(longest), np.zeros(longest)
+def _scratch(stages: int) -> Work:
+    return Work(
+        np.zeros(stages, dtype=np.int64),
+        np.zeros(stages, dtype=np.int64),
+        np.zeros(stages + 1, dtype=np.int64),
+        np.zeros(stages + 1, dtype=np.int64),
+        np.zeros((4, stages)),
+        np.zeros(stages),
+        np.zeros(stages),
+    )
 
-    room = 1024
-    costs = np.empty(room, dtype=np.float64)
-    found = np.empty((6, room), dtype=np.int64)
-    count, total_steps, uncostable = 0, 0, 0
 
-    for i in range(begin, end):
-        stages = starts[i + 1] - starts[i]
-        layout = slots[starts[i] : starts[i + 1]]
-        counted = 1 if phantom[i] else stages
-        for b in range(len(t.batches)):
-            batches = t.batches[b]
-            tps[:stages] = 0
-            kind, steps, ordinal = NO_STATE, 0, 0
-            moved = False
-            while True:
-                if moved:
-                    steps += 1
-                    state = first_state if kind == FIRST_STATE else memory_state
-                    stage = _stage_to_move(t, layout, tps, stages, state, kind)
-                    if stage < 0:
-                        break
-                    tps[stage] += 1
-                moved = True
-                valid = True
-                for s in range(stages):
-                    options[s] = t.option_of[layout[s], tps[s], b]
-                    if options[s] < 0:
-                        valid = False
-                        break
-                if not valid:
-                    continue
-                if rules.lossy_balancer:
-                    attempt, failed = _partition_as_original(
-                        t, rules, options, stages, batches, split, work, memory_state, first_state
-                    )
-                else:
-                    attempt, failed = _partition_exactly(
-                        t, rules, options, stages, batches, split, trial, memory_state, first_state
-                    )
-                steps += failed
-                if rules.stratified and attempt != 1:
-                    kind = FIRST_STATE
-                else:
-                    kind = MEMORY_STATE if attempt > 0 else NO_STATE
-                if attempt < 0:
-                    continue
+@njit(cache=True, nogil=True)
+def _choose_options(t: Tables, layout: Ints, b: int, work: Work) -> bool:
+    """Look up every stage's option; False if one strategy is invalid."""
+    for s in range(len(layout)):
+        work.options[s] = t.option_of[layout[s], work.tps[s], b]
+        if work.options[s] < 0:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _partition(t: Tables, rules: Rules, stages: int, batches: int, w: Work) -> tuple[int, int]:
+    if rules.lossy_balancer:
+        return _partition_as_original(
+            t, rules, w.options, stages, batches, w.split, w.rows, w.memory_state, w.first_state
+        )
+    return _partition_exactly(
+        t, rules, w.options, stages, batches, w.split, w.trial, w.memory_state, w.first_state
+    )
+
+
+@njit(cache=True, nogil=True)
+def _state_kind(rules: Rules, attempt: int) -> int:
+    """Return which slacks the next move looks at."""
+    if rules.stratified and attempt != 1:
+        return FIRST_STATE
+    return MEMORY_STATE if attempt > 0 else NO_STATE
+
+
+@njit(cache=True, nogil=True)
+def _move(t: Tables, layout: Ints, kind: int, w: Work) -> bool:
+    """Turn one stage's (dp, tp) into (dp / 2, 2 tp); False if none can."""
+    state = w.first_state if kind == FIRST_STATE else w.memory_state
+    stage = _stage_to_move(t, layout, w.tps, len(layout), state, kind)
+    if stage < 0:
+        return False
+    w.tps[stage] += 1
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _walk_chain(
+    t: Tables,
+    rules: Rules,
+    layout: Ints,
+    b: int,
+    phantom: bool,
+    w: Work,
+    chain_cost: Floats,
+    chain_facts: Ints,
+) -> tuple[int, int]:
+    """Walk one chain; return (survivors, steps).
+
+    Survivor k's cost is chain_cost[k] (NaN: cannot be costed) and chain_facts[:, k] its
+    attempts, last layer boundary and number of empty stages.
+    """
+    stages, batches = len(layout), t.batches[b]
+    w.tps[:stages] = 0
+    kind, steps, total_steps, survivors = NO_STATE, 0, 0, 0
+    while True:
+        if _choose_options(t, layout, b, w):
+            attempt, failed = _partition(t, rules, stages, batches, w)
+            steps += failed
+            kind = _state_kind(rules, attempt)
+            if attempt > 0:
+                counted = 1 if phantom else stages
+                chain_cost[survivors] = plan_cost(
+                    t, w.options, w.split, counted, batches, rules.sends_every_batch
+                )
+                chain_facts[0, survivors] = attempt
+                chain_facts[1, survivors] = w.split[stages]
+                chain_facts[2, survivors] = _empty_stages(w.split, stages)
+                survivors += 1
                 total_steps += steps
                 steps = 0
-                value = plan_cost(t, options, split, counted, batches, rules.sends_every_batch)
-                if np.isnan(value):
-                    uncostable += 1
-                else:
-                    if count == room:
-                        room *= 2
-                        grown_costs = np.empty(room, dtype=np.float64)
-                        grown_costs[:count] = costs
-                        costs = grown_costs
-                        grown = np.empty((6, room), dtype=np.int64)
-                        grown[:, :count] = found
-                        found = grown
-                    costs[count] = value
-                    found[0, count] = i
-                    found[1, count] = b
-                    found[2, count] = ordinal
-                    found[3, count] = attempt
-                    found[4, count] = split[stages]
-                    empty = 0
-                    for s in range(stages):
-                        empty += split[s] == split[s + 1]
-                    found[5, count] = empty
-                    count += 1
-                ordinal += 1
                 if rules.first_success_ends_chain and attempt == 1:
-                    break
+                    return survivors, total_steps
+        steps += 1
+        if not _move(t, layout, kind, w):
+            return survivors, total_steps
+
+
+@njit(cache=True, nogil=True)
+def _longest_chain(t: Tables, starts: Ints, slots: Ints, begin: int, end: int) -> tuple[int, int]:
+    """Return the most stages of a layout and the most vectors that a chain can have."""
+    most_stages, most_vectors = 0, 0
+    for i in range(begin, end):
+        vectors = 1
+        for s in range(starts[i], starts[i + 1]):
+            vectors += int(np.log2(t.size[slots[s]])) + 1
+        most_stages = max(most_stages, starts[i + 1] - starts[i])
+        most_vectors = max(most_vectors, vectors)
+    return most_stages, most_vectors
+
+
+@njit(cache=True, nogil=True)
+def walk_layouts(
+    t: Tables,
+    rules: Rules,
+    starts: Ints,
+    slots: Ints,
+    phantom: Ints,
+    layouts: tuple[int, int],
+    batch_range: tuple[int, int],
+) -> Found:
+    """Walk all chains of a range of layouts (layout i: slots[starts[i]:starts[i + 1]])."""
+    begin, end = layouts
+    stages, vectors = _longest_chain(t, starts, slots, begin, end)
+    work = _scratch(stages)
+    chain_cost, chain_facts = np.empty(vectors), np.empty((3, vectors), dtype=np.int64)
+    room, count, total_steps, uncostable = 1024, 0, 0, 0
+    costs, found = np.empty(room), np.empty((6, room), dtype=np.int64)
+    for i in range(begin, end):
+        layout = slots[starts[i] : starts[i + 1]]
+        for b in range(batch_range[0], batch_range[1]):
+            survivors, steps = _walk_chain(
+                t, rules, layout, b, phantom[i] != 0, work, chain_cost, chain_facts
+            )
+            total_steps += steps
+            while count + survivors > room:
+                costs = np.concatenate((costs, np.empty(room)))
+                found = np.concatenate((found, np.empty((6, room), dtype=np.int64)), axis=1)
+                room *= 2
+            for k in range(survivors):
+                if np.isnan(chain_cost[k]):
+                    uncostable += 1
+                    continue
+                costs[count] = chain_cost[k]
+                found[0, count], found[1, count], found[2, count] = i, b, k
+                found[3:, count] = chain_facts[:, k]
+                count += 1
+    rows = found[:, :count].copy()
     return Found(
-        costs[:count].copy(),
-        found[0, :count].copy(),
-        found[1, :count].copy(),
-        found[2, :count].copy(),
-        found[3, :count].copy(),
-        found[4, :count].copy(),
-        found[5, :count].copy(),
-        total_steps,
-        uncostable,
+        costs[:count].copy(), rows[0], rows[1], rows[2], rows[3], rows[4], rows[5],
+        total_steps, uncostable,
     )

@@ -166,9 +166,11 @@ def _walk_compiled(
         sends_every_batch=not switches.activations_in_elements,
     )
 
+    every_batch = (0, len(tables.batches))
+
     def walk(begin: int) -> _Part:
         end = min(begin + CHUNK, len(layouts))
-        found = walk_layouts(tables, rules, starts, flat, phantom, begin, end)
+        found = walk_layouts(tables, rules, starts, flat, phantom, (begin, end), every_batch)
         advance(end - begin)
         return FoundPlans(*found[:7]), int(found.steps), int(found.uncostable)
 
