@@ -68,9 +68,7 @@ def send_ms(amount: float, *, bandwidth: float) -> float:
     return amount / (bandwidth * BYTES_PER_MS)
 
 
-def original_parameters(
-    parameters: tuple[float, ...], *, tp: int, first: int, end: int
-) -> float:
+def original_parameters(parameters: tuple[float, ...], *, tp: int, first: int, end: int) -> float:
     """Return the bytes per rank of layers first..end-1 as the original counts them.
 
     Embedding if the stage starts at layer 0, head if it ends at the last, blocks for the rest;

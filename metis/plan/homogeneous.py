@@ -70,9 +70,7 @@ def uniform_plans(problem: Problem) -> list[UniformPlan]:
     return plans
 
 
-def _estimate(
-    problem: Problem, device: str, degree: tuple[int, int, int], mbs: int
-) -> UniformPlan:
+def _estimate(problem: Problem, device: str, degree: tuple[int, int, int], mbs: int) -> UniformPlan:
     dp, pp, tp = degree
     profiles, layers = problem.profiles, problem.model.layers
     entry = profiles[ProfileKey(device, tp, mbs)]
@@ -135,4 +133,3 @@ def _amount(problem: Problem, mbs: int, tp: int, end: int) -> float:
     if problem.switches.activations_in_elements:
         return float(elements)
     return float(cost.DIRECTIONS * cost.BYTES_PER_ELEMENT * elements)
-

@@ -16,20 +16,11 @@ from metis.plan.kernel_balance import (
     sub_layer_split,
     tightest,
 )
+from metis.plan.rules import Rules
 from metis.plan.tables import Floats, Ints, Tables
 from metis.plan.walk import MAX_ATTEMPTS
 
 NO_STATE, MEMORY_STATE, FIRST_STATE = 0, 1, 2
-
-
-class Rules(NamedTuple):
-    """The switches and the policy that the walk itself looks at."""
-
-    stratified: bool
-    lossy_balancer: bool
-    empty_stages: bool
-    first_success_ends_chain: bool
-    sends_every_batch: bool
 
 
 class Found(NamedTuple):
@@ -63,12 +54,12 @@ def _stage_to_move(t: Tables, slots: Ints, tps: Ints, stages: int, state: Floats
 
 
 @njit(cache=True, nogil=True)
-def _slacks(t: Tables, options: Ints, stages: int, batches: int, split: Ints, state: Floats) -> bool:
+def _slacks(
+    t: Tables, options: Ints, stages: int, batches: int, split: Ints, state: Floats
+) -> bool:
     fits = True
     for s in range(stages):
-        demand, capacity = tightest(
-            t, options[s], split[s], split[s + 1], min(batches, stages - s)
-        )
+        demand, capacity = tightest(t, options[s], split[s], split[s + 1], min(batches, stages - s))
         state[s] = capacity - demand
         fits &= state[s] >= 0
     return fits
@@ -342,6 +333,13 @@ def walk_layouts(
                 count += 1
     rows = found[:, :count].copy()
     return Found(
-        costs[:count].copy(), rows[0], rows[1], rows[2], rows[3], rows[4], rows[5],
-        total_steps, uncostable,
+        costs[:count].copy(),
+        rows[0],
+        rows[1],
+        rows[2],
+        rows[3],
+        rows[4],
+        rows[5],
+        total_steps,
+        uncostable,
     )

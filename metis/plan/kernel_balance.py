@@ -181,9 +181,7 @@ def adjust(
 
 
 @njit(cache=True, nogil=True)
-def sub_layer_split(
-    performance: Floats, stages: int, layer_demand: Floats, split: Ints
-) -> None:
+def sub_layer_split(performance: Floats, stages: int, layer_demand: Floats, split: Ints) -> None:
     """Write the original's split (cumulative owned layers) into `split`."""
     layers = len(layer_demand)
     count = layers * SUB_LAYERS

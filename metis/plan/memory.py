@@ -33,9 +33,7 @@ def in_flight(stage: int, stages: int, batches: int) -> int:
     return min(batches, stages - stage)
 
 
-def slacks(
-    options: Sequence[StageOption], split: Sequence[int], batches: int
-) -> list[float]:
+def slacks(options: Sequence[StageOption], split: Sequence[int], batches: int) -> list[float]:
     """Return capacity - demand of every stage, MB."""
     result = []
     for s, option in enumerate(options):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metis.plan.problem import Policy, Problem
+from metis.plan.rules import Rules
 from metis.plan.space import Layout
 from metis.plan.stages import StageModel
 from metis.plan.walk import Chain, Survivor
@@ -130,6 +131,18 @@ def search(
     return SearchResult(problem, policy, found, _concatenate(parts), steps, uncostable)
 
 
+def rules_of(problem: Problem, policy: Policy) -> Rules:
+    """Return the switches and the policy as the compiled engine takes them."""
+    switches = problem.switches
+    return Rules(
+        stratified=policy == "stratified",
+        lossy_balancer=switches.lossy_balancer,
+        empty_stages=switches.empty_stages,
+        first_success_ends_chain=switches.first_success_ends_chain,
+        sends_every_batch=not switches.activations_in_elements,
+    )
+
+
 _Part = tuple[FoundPlans, int, int]
 
 
@@ -148,23 +161,16 @@ def _walk_compiled(
     advance: Callable[[int], object],
 ) -> list[_Part]:
     # Imported here: numba takes most of a second, and only searches need it.
-    from metis.plan.kernel import Rules, walk_layouts
+    from metis.plan.kernel import walk_layouts
     from metis.plan.tables import TableBuilder, ints
 
-    switches = model.problem.switches
     builder = TableBuilder(model, model.problem.batches())
     slots = [builder.slots_of(layout.groups) for layout in layouts]
     starts = np.cumsum([0, *(len(row) for row in slots)]).astype(np.int64)
     flat = ints(slot for row in slots for slot in row)
     phantom = ints(int(layout.phantom) for layout in layouts)
     tables = builder.build()
-    rules = Rules(
-        stratified=policy == "stratified",
-        lossy_balancer=switches.lossy_balancer,
-        empty_stages=switches.empty_stages,
-        first_success_ends_chain=switches.first_success_ends_chain,
-        sends_every_batch=not switches.activations_in_elements,
-    )
+    rules = rules_of(model.problem, policy)
 
     every_batch = (0, len(tables.batches))
 

@@ -187,9 +187,7 @@ class StageModel:
         kinds = {(frozenset(m), n) for m, n in zip(replicas, samples, strict=True)}
         if min(samples) < 1 or max(samples) > self.problem.max_batch_size:
             return None
-        time = self._maximum(
-            tuple(sorted((tuple(sorted(members)), n, tp) for members, n in kinds))
-        )
+        time = self._maximum(tuple(sorted((tuple(sorted(members)), n, tp) for members, n in kinds)))
         return samples, time, float(time[0, -1]), True
 
     def _slowest_ms(self, members: frozenset[str], tp: int) -> float:
@@ -256,9 +254,7 @@ class StageModel:
         largest = max(binary_digits(n)[0] for _, n in kinds)
         return samples, table, full, largest <= self.problem.max_batch_size
 
-    def _balanced(
-        self, types: Sequence[str], dp: int, tp: int, per_batch: int
-    ) -> tuple[int, ...]:
+    def _balanced(self, types: Sequence[str], dp: int, tp: int, per_batch: int) -> tuple[int, ...]:
         """Split samples over replicas by the speed of each one's first device."""
         width = len(types) // dp
         speeds = [

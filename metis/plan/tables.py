@@ -65,11 +65,12 @@ class TableBuilder:
         """Return the slot of every stage of a layout."""
         first, slots = 0, []
         for size in groups:
-            slots.append(self._slot(first, size))
+            slots.append(self.slot(first, size))
             first += size
         return slots
 
-    def _slot(self, first: int, size: int) -> int:
+    def slot(self, first: int, size: int) -> int:
+        """Return the number of the slot of a group, new or known."""
         key = (first, size)
         if key not in self._slots:
             self._slots[key] = len(self._slots)

@@ -104,9 +104,7 @@ class Chain:
                 return
 
     @staticmethod
-    def _stage_to_move(
-        strategies: Sequence[Strategy], state: Sequence[float] | None
-    ) -> int | None:
+    def _stage_to_move(strategies: Sequence[Strategy], state: Sequence[float] | None) -> int | None:
         """Return the divisible stage with the least state (largest dp without one)."""
         movable = [s for s, (dp, _) in enumerate(strategies) if dp > 1 and dp % 2 == 0]
         if not movable:
@@ -193,9 +191,7 @@ class Chain:
             total += option.performance
         return [option.performance / total for option in options]
 
-    def _cost(
-        self, options: Sequence[StageOption], split: Sequence[int]
-    ) -> cost.CostTerms | None:
+    def _cost(self, options: Sequence[StageOption], split: Sequence[int]) -> cost.CostTerms | None:
         """Return the cost terms; a phantom is costed on its first stage, as if it were the last."""
         counted = 1 if self.phantom else len(options)
         if not all(option.costable for option in options[:counted]):

@@ -1,0 +1,169 @@
+"""Compiled parts of the branch and bound: bounds of completions, and the search itself.
+
+A layout is built from the front, one device group after the other. Arrays over (rank, size
+index) describe the stage that would start there; NaN-free: a missing stage has `pace` 0.
+
+Bound (spec of the cost model: Metis §3). With w_s the least time of one block on stage s over
+all its strategies, L - 2 blocks on S stages take at least X = (L - 2) / sum_s(1 / w_s) on the
+slowest stage, so
+cost >= (B - 1) X + max(X, (L - 2) min_s w_s) + first layer + last layer + B (sync + batches).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from metis.plan.tables import Floats, Ints
+
+SLACK = 1 + 1e-9
+"""Bounds are compared with a little room for rounding."""
+
+
+class StageBounds(NamedTuple):
+    """Least values over all strategies of the stage that starts at a rank with a size."""
+
+    pace: Floats
+    """1 / w: blocks per ms; 0 where no stage can be."""
+    first: Floats
+    """First layer plus B times the batch generator, ms."""
+    last: Floats
+    """Last layer plus B times the time outside layers, ms."""
+
+
+class Completions(NamedTuple):
+    """Best values over all ways to finish with j stages from a rank, shape (S + 1, N + 1)."""
+
+    pace: Floats
+    """Largest sum of paces; -inf where there is no way."""
+    fastest: Floats
+    """Largest single pace."""
+    last: Floats
+    """Least last-stage value."""
+
+
+@njit(cache=True, nogil=True)
+def completions(bounds: StageBounds, sizes: Ints, allowed: Ints, stages: int) -> Completions:
+    """Return the best completions by dynamic programming over (stages left, rank)."""
+    devices = bounds.pace.shape[0]
+    pace = np.full((stages + 1, devices + 1), -np.inf)
+    fastest = np.full((stages + 1, devices + 1), -np.inf)
+    last = np.full((stages + 1, devices + 1), np.inf)
+    pace[0, devices] = 0.0
+    fastest[0, devices] = 0.0
+    for j in range(1, stages + 1):
+        for r in range(devices):
+            for k in allowed:
+                end = r + sizes[k]
+                if end > devices or bounds.pace[r, k] == 0.0 or pace[j - 1, end] == -np.inf:
+                    continue
+                pace[j, r] = max(pace[j, r], bounds.pace[r, k] + pace[j - 1, end])
+                fastest[j, r] = max(fastest[j, r], bounds.pace[r, k], fastest[j - 1, end])
+                ending = bounds.last[r, k] if j == 1 else last[j - 1, end]
+                last[j, r] = min(last[j, r], ending)
+    return Completions(pace, fastest, last)
+
+
+@njit(cache=True, nogil=True)
+def lower_bound(
+    blocks: int, batches: int, pace: float, fastest: float, first: float, last: float
+) -> float:
+    """Return the cost bound of a (partial) layout from its paces and end values, ms."""
+    slowest = blocks / pace
+    return (batches - 1) * slowest + max(slowest, blocks / fastest) + first + last
+
+
+@njit(cache=True, nogil=True)
+def root_bound(
+    bounds: StageBounds,
+    rest: Completions,
+    sizes: Ints,
+    allowed: Ints,
+    stages: int,
+    blocks: int,
+    batches: int,
+) -> float:
+    """Return the least bound of all layouts with this number of stages; inf if there is none."""
+    best, devices = np.inf, bounds.pace.shape[0]
+    for k in allowed:
+        end = sizes[k]
+        if end > devices or bounds.pace[0, k] == 0.0 or rest.pace[stages - 1, end] == -np.inf:
+            continue
+        ending = bounds.last[0, k] if stages == 1 else rest.last[stages - 1, end]
+        value = lower_bound(
+            blocks,
+            batches,
+            bounds.pace[0, k] + rest.pace[stages - 1, end],
+            max(bounds.pace[0, k], rest.fastest[stages - 1, end]),
+            bounds.first[0, k],
+            ending,
+        )
+        best = min(best, value)
+    return best
+
+
+@njit(cache=True, nogil=True)
+def promising_layouts(
+    bounds: StageBounds,
+    rest: Completions,
+    sizes: Ints,
+    allowed: Ints,
+    stages: int,
+    blocks: int,
+    batches: int,
+    limit: float,
+    cursor: Ints,
+    found: Ints,
+) -> int:
+    """Write layouts whose bound does not exceed `limit` into `found` (rows of size indices).
+
+    Depth first, groups ascending. `cursor` (S + 1 entries) holds the next choice of every depth
+    and, in its last entry, the depth itself (-1: finished), so that a call goes on where the
+    last one stopped because `found` was full. Returns the number of rows written.
+    """
+    devices, count = bounds.pace.shape[0], 0
+    rank, pace = np.zeros(stages + 1, dtype=np.int64), np.zeros(stages + 1)
+    fastest = np.zeros(stages + 1)
+    depth = cursor[stages]
+    for d in range(depth):
+        k = allowed[cursor[d] - 1]
+        rank[d + 1] = rank[d] + sizes[k]
+        pace[d + 1] = pace[d] + bounds.pace[rank[d], k]
+        fastest[d + 1] = max(fastest[d], bounds.pace[rank[d], k])
+    while depth >= 0:
+        if count == len(found):
+            break
+        if depth == stages or cursor[depth] == len(allowed):
+            if depth < stages:
+                cursor[depth] = 0
+            depth -= 1
+            continue
+        k = allowed[cursor[depth]]
+        cursor[depth] += 1
+        r, left = rank[depth], stages - depth - 1
+        end = r + sizes[k]
+        if end > devices or bounds.pace[r, k] == 0.0 or rest.pace[left, end] == -np.inf:
+            continue
+        first = bounds.first[0, allowed[cursor[0] - 1]]
+        ending = bounds.last[r, k] if left == 0 else rest.last[left, end]
+        value = lower_bound(
+            blocks,
+            batches,
+            pace[depth] + bounds.pace[r, k] + rest.pace[left, end],
+            max(fastest[depth], bounds.pace[r, k], rest.fastest[left, end]),
+            first,
+            ending,
+        )
+        if value > limit * SLACK:
+            continue
+        rank[depth + 1] = end
+        pace[depth + 1] = pace[depth] + bounds.pace[r, k]
+        fastest[depth + 1] = max(fastest[depth], bounds.pace[r, k])
+        depth += 1
+        if depth == stages:
+            for d in range(stages):
+                found[count, d] = allowed[cursor[d] - 1]
+            count += 1
+            depth -= 1
+    cursor[stages] = depth
+    return count
