@@ -11,7 +11,8 @@
 #>
 #>   make images full report     the same for every artifact
 #>   make bench                  speed against the stated targets
-#>   make lint types unit slow   ruff; basedpyright; the tests without images; the slow tests
+#>   make lint types             ruff; basedpyright
+#>   make unit slow engine       the tests in .venv; the slow ones; those that build and run images
 #>   make lock lock-check        write the pinned requirements again; fail when they are stale
 #>   make clean                  remove .venv and caches (results stay)
 #>
@@ -79,7 +80,7 @@ docker_shell = $(container) --interactive --tty --volume "$(CURDIR):/work" --wor
 	--entrypoint bash $(call image,$1)
 say = @echo "$@: RUNTIME=$(RUNTIME)$(if $(filter docker,$(RUNTIME)), ($(DOCKER)))"
 
-.PHONY: help images quick full test report bench lint types unit slow lock lock-check clean \
+.PHONY: help images quick full test report bench lint types unit slow engine lock lock-check clean \
 	$(locks:%=new-%) $(call targets_of,$(ARTIFACTS)) $(ARTIFACTS:%=ready-docker-%) $(ARTIFACTS:%=ready-local-%)
 
 help:
@@ -143,6 +144,9 @@ unit: .venv/.has-dev $(present:%=.venv/.has-%)
 
 slow: .venv/.has-dev $(present:%=.venv/.has-%)
 	$(python) -m pytest -m "slow and not engine and not gpu" $(ARGS)
+
+engine: .venv/.has-dev $(present:%=.venv/.has-%)
+	$(python) -m pytest -m engine tests/docker $(ARGS)
 
 bench: .venv/.has-dev $(present:%=.venv/.has-%)
 	$(python) -m pytest tests/bench $(ARGS)
