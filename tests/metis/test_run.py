@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from common.errors import InputError
-from metis.inputs.model import Model
-from metis.plan.plans import Plan, Stage
 from metis.run import Training, launch
 from metis.run.data import batch
 from metis.run.layout import position
@@ -18,42 +16,12 @@ from metis.run.model import initial, weights
 from metis.run.ranks import run_ranks
 from metis.run.train import Trainer
 from metis.simulate import one_forward_one_backward
+from tests.metis.toy_plans import MODEL, make_plan
 
 pytestmark = pytest.mark.timeout(60)
 
-MODEL = Model(layers=5, hidden_size=16, sequence_length=6, vocabulary=11, heads=4, global_batch=8)
 FLOAT64 = Training(dtype="float64", timeout_s=60)
 STEPS = 3
-
-
-def make_plan(stages, *, batches=2, model=MODEL):
-    """A plan of stages given as (dp, tp, layers, samples per replica)."""
-    rank = layer = 0
-    made = []
-    for dp, tp, layers, samples in stages:
-        made.append(
-            Stage(
-                first_rank=rank,
-                device_types=("CPU",) * (dp * tp),
-                dp=dp,
-                tp=tp,
-                first_layer=layer,
-                end_layer=layer + layers,
-                samples=samples,
-                execution_ms=7.0,
-            )
-        )
-        rank, layer = rank + dp * tp, layer + layers
-    return Plan(
-        experiment="toy",
-        method="optimal",
-        mode="strict",
-        model=model,
-        node_sequence=("CPU",),
-        batches=batches,
-        stages=tuple(made),
-        cost_ms=42.0,
-    )
 
 
 def plain_loss(model, w, tokens):

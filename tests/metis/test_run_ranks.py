@@ -14,9 +14,10 @@ import pytest
 
 from common.errors import InputError
 from metis.inputs.model import Model
-from metis.plan.plans import Plan, Stage, write
+from metis.plan.plans import write
 from metis.run import RankError, RunResult, Training, launch
 from metis.run.ranks import run_ranks
+from tests.metis.toy_plans import make_plan
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -39,34 +40,12 @@ if __name__ == "__main__":
 """
 
 
-def make_plan(ranks=2):
-    """One stage of `ranks` replicas."""
-    stage = Stage(
-        first_rank=0,
-        device_types=("CPU",) * ranks,
-        dp=ranks,
-        tp=1,
-        first_layer=0,
-        end_layer=3,
-        samples=(1,) * ranks,
+def replicas(ranks):
+    """A plan of one stage of `ranks` replicas."""
+    model = Model(
+        layers=3, hidden_size=8, sequence_length=4, vocabulary=7, heads=2, global_batch=ranks
     )
-    return Plan(
-        experiment="toy",
-        method="optimal",
-        mode="strict",
-        model=Model(
-            layers=3,
-            hidden_size=8,
-            sequence_length=4,
-            vocabulary=7,
-            heads=2,
-            global_batch=ranks,
-        ),
-        node_sequence=("CPU",),
-        batches=1,
-        stages=(stage,),
-        cost_ms=1.0,
-    )
+    return make_plan([(ranks, 1, 3, (1,) * ranks)], batches=1, model=model)
 
 
 def rank_processes():
@@ -167,7 +146,7 @@ def test_a_killed_rank_ends_the_run_with_one_line():
     def run():
         try:
             launch(
-                make_plan(3),
+                replicas(3),
                 steps=1_000_000,
                 training=Training(timeout_s=60),
                 on_step=lambda step, loss: steps.append(step),
@@ -190,7 +169,7 @@ def test_a_killed_rank_ends_the_run_with_one_line():
 @pytest.fixture
 def started(tmp_path):
     """A process of its own that trains for ever, past its first step."""
-    write(make_plan(), tmp_path / "plan.json")
+    write(replicas(2), tmp_path / "plan.json")
     (tmp_path / "script.py").write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, tmp_path / "script.py", tmp_path / "plan.json", "1000000", tmp_path],
@@ -219,7 +198,7 @@ def test_no_rank_outlives_the_process_that_started_it(started, sent):
 
 @pytest.mark.slow
 def test_torchrun_on_two_unequal_nodes_equals_ranks_started_here(tmp_path):
-    plan = make_plan(3)
+    plan = replicas(3)
     write(plan, tmp_path / "plan.json")
     (tmp_path / "script.py").write_text(SCRIPT)
     agents = [
