@@ -130,11 +130,15 @@ $(RESULTS):
 	@$(PYTHON) -c 'import sys; sys.exit((3, 11) > sys.version_info and "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 
-$(ARTIFACTS:%=.venv/.has-%): requirements-base.txt requirements-torch.txt pyproject.toml | .venv/bin/python
+# torch before the artifacts: some of their packages need it, and their hashed sets leave it out.
+.venv/.has-torch: requirements-base.txt requirements-torch.txt | .venv/bin/python
+	$(pip) --require-hashes --requirement requirements-base.txt
+	$(pip) --requirement requirements-torch.txt $(TORCH_FLAGS) && touch $@
+
 .SECONDEXPANSION:
-$(ARTIFACTS:%=.venv/.has-%): .venv/.has-%: docker/$$(call package,%)/requirements.txt
-	$(pip) --require-hashes --requirement requirements-base.txt --requirement $<
-	$(pip) --requirement requirements-torch.txt $(TORCH_FLAGS) && $(pip) --no-deps --no-build-isolation --editable . && touch $@
+$(ARTIFACTS:%=.venv/.has-%): .venv/.has-%: docker/$$(call package,%)/requirements.txt pyproject.toml .venv/.has-torch
+	$(pip) --require-hashes --requirement $<
+	$(pip) --no-deps --no-build-isolation --editable . && touch $@
 
 .venv/.has-dev: requirements-dev.txt | .venv/bin/python
 	$(pip) --require-hashes --requirement $< && touch $@
