@@ -11,8 +11,12 @@ import numpy as np
 from common.errors import InputError
 from metis.inputs.profile import ProfileKey
 from metis.plan import cost
+from metis.plan.memory import slacks
 from metis.plan.problem import Problem
-from metis.plan.stages import range_sums
+from metis.plan.search import RankedPlan
+from metis.plan.space import Layout
+from metis.plan.stages import StageModel, range_sums
+from metis.plan.walk import Survivor, stage_cost
 
 
 class UniformPlan(NamedTuple):
@@ -133,3 +137,21 @@ def _amount(problem: Problem, mbs: int, tp: int, end: int) -> float:
     if problem.switches.activations_in_elements:
         return float(elements)
     return float(cost.DIRECTIONS * cost.BYTES_PER_ELEMENT * elements)
+
+
+def uniform_survivor(problem: Problem, plan: UniformPlan) -> RankedPlan | None:
+    """Return a uniform plan in the form of the heterogeneous search, costed by its model.
+
+    None where the strategy is not valid on this cluster (a tensor group across nodes, say).
+    """
+    model = StageModel(problem, problem.ranks(problem.node_types))
+    batches = problem.model.global_batch // plan.micro_batch // plan.dp
+    size = plan.dp * plan.tp
+    options = [model.option(s * size, size, plan.dp, plan.tp, batches) for s in range(plan.pp)]
+    stages = tuple(option for option in options if option)
+    if len(stages) < plan.pp or min(slacks(stages, plan.split, batches)) < 0:
+        return None
+    terms = stage_cost(stages, plan.split, problem, batches)
+    strategies = ((plan.dp, plan.tp),) * plan.pp
+    survivor = Survivor(strategies, plan.split, 1, 0, terms, stages)
+    return RankedPlan(Layout(problem.node_types, (size,) * plan.pp), batches, survivor, model)

@@ -188,7 +188,7 @@ def _walk_readable(
     model: StageModel,
     policy: Policy,
     layouts: Sequence[Layout],
-    workers: int | None,  # noqa: ARG001 - the readable engine is sequential
+    workers: int | None,
     advance: Callable[[int], object],
 ) -> list[_Part]:
     rows: list[tuple[float, int, int, int, int, int, int]] = []

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
+from metis.inputs.cluster import Node
 from metis.inputs.profile import LayerProfile, ProfileKey
 from metis.plan import cost
 from metis.plan.balance import split_samples
@@ -73,6 +74,11 @@ class StageOption(NamedTuple):
     batch_generator_ms: float
 
 
+def _kind(node: Node) -> tuple[object, ...]:
+    """Return all that distinguishes a node for planning."""
+    return node.device, node.devices, node.memory_mb, node.intra_bandwidth, node.inter_bandwidth
+
+
 def range_sums(values: Sequence[float] | Table) -> Table:
     """Return table[first, end] = sum of values[first:end], added from left to right."""
     count = len(values)
@@ -96,7 +102,10 @@ class StageModel:
         self._switches = problem.switches
         self._profiles = problem.profiles
         self._samples_total = problem.model.global_batch
-        self._options: dict[tuple[int, int, int, int, int], StageOption | None] = {}
+        self._options: dict[tuple[object, ...], StageOption | None] = {}
+        kinds = {node: kind for kind, node in enumerate(dict.fromkeys(map(_kind, ranks.nodes)))}
+        self._kind_of_rank = np.array([kinds[_kind(ranks.nodes[r.node])] for r in ranks.ranks])
+        self._node_of_rank = np.array([rank.node for rank in ranks.ranks])
         self._tables: dict[object, Table] = {}
         first = next(iter(self._profiles))
         self._first = self._profiles[first]
@@ -108,11 +117,20 @@ class StageModel:
     def option(
         self, first_rank: int, devices: int, dp: int, tp: int, batches: int
     ) -> StageOption | None:
-        """Return the stage option, or None if the strategy is not valid there."""
-        key = (first_rank, devices, dp, tp, batches)
+        """Return the stage option, or None if the strategy is not valid there.
+
+        Groups that look alike (same kinds of nodes, cut at the same places) share their tables.
+        """
+        end = first_rank + devices
+        nodes = self._node_of_rank[first_rank:end]
+        alike = (self._kind_of_rank[first_rank:end].tobytes(), (nodes - nodes[0]).tobytes())
+        key = (alike, dp, tp, batches)
         if key not in self._options:
-            self._options[key] = self._make(*key)
-        return self._options[key]
+            self._options[key] = self._make(first_rank, devices, dp, tp, batches)
+        option = self._options[key]
+        if option is None or option.first_rank == first_rank:
+            return option
+        return option._replace(first_rank=first_rank, node_span=(int(nodes[0]), int(nodes[-1])))
 
     def _make(
         self, first_rank: int, devices: int, dp: int, tp: int, batches: int
@@ -120,7 +138,7 @@ class StageModel:
         problem, switches = self.problem, self._switches
         per_batch = self._samples_total // batches
         micro_batch = per_batch // dp
-        if tp > problem.max_tp or not 1 <= micro_batch:
+        if tp > problem.max_tp or micro_batch < 1:
             return None
         if switches.first_device_speed and micro_batch > problem.max_batch_size:
             return None

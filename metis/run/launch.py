@@ -16,15 +16,12 @@ import msgspec
 from common.errors import InputError
 from metis.plan.plans import Plan, check
 from metis.run.data import load_tokens
-from metis.run.ranks import join, leave, run_ranks
+from metis.run.ranks import check_machine, join, leave, run_ranks
 from metis.run.results import summarise
 from metis.run.settings import Backend, Job, RunResult, Training, check_widths
 
 if TYPE_CHECKING:
     from metis.run.train import Measures
-
-CPU_RANKS = 16
-"""Most gloo ranks started on one machine: each is a process of about 250 MB."""
 
 OnStep = Callable[[int, float], None]
 
@@ -53,7 +50,7 @@ def launch(
     if _under_torchrun():
         measures = _as_rank(job, on_step)
     else:
-        _check_machine(plan.world_size, backend)
+        check_machine(plan.world_size, backend, "the plan")
         options = {"backend": backend, "timeout_s": training.timeout_s, "on_report": on_step}
         measures = run_ranks(train_rank, plan.world_size, job, **options)[0]
     result = summarise(job, measures, scaled=job.plan.model != plan.model)
@@ -109,21 +106,3 @@ def _check(job: Job, world_size: int | None) -> None:
             f"the plan needs {needed} ranks, but the world size is {given};"
             f" use {needed}, or make a plan for {given} devices"
         )
-
-
-def _check_machine(world: int, backend: Backend) -> None:
-    """Raise `InputError` if this machine cannot hold all ranks."""
-    if backend == "gloo" and world > CPU_RANKS:
-        raise InputError(
-            f"the plan needs {world} ranks, but at most {CPU_RANKS} CPU processes are started on"
-            " one machine; start it under torchrun on more machines, or make a smaller plan"
-        )
-    if backend == "nccl":
-        import torch
-
-        if torch.cuda.device_count() < world:
-            raise InputError(
-                f"the plan needs {world} GPUs, but this machine has"
-                f" {torch.cuda.device_count()}; start it under torchrun on more machines, or use"
-                " the backend gloo for a run on CPU processes"
-            )

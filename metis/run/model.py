@@ -7,7 +7,7 @@ Shape suffixes: N samples, T tokens, H hidden, A heads of this rank, D head widt
 V this rank's part of the vocabulary.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +16,9 @@ from torch import Tensor, nn
 
 from metis.inputs.model import Model
 from metis.run.parallel import TensorGroup
+from metis.run.weights import weights
 
 _STD = 0.02
-
-
-class Weight(NamedTuple):
-    """A full weight: its shape, the dimension that tensor parallelism splits, its first values."""
-
-    shape: tuple[int, ...]
-    split: int | None
-    start: Literal["normal", "zeros", "ones"]
 
 
 class Place(NamedTuple):
@@ -35,37 +28,6 @@ class Place(NamedTuple):
     seed: int
     dtype: torch.dtype
     device: torch.device
-
-
-def weights(model: Model, layer: int) -> dict[str, Weight]:
-    """Return the full weights of one layer by name."""
-    H, A, D = model.hidden_size, model.heads, model.hidden_size // model.heads
-    norm = {"scale": Weight((H,), None, "ones"), "shift": Weight((H,), None, "zeros")}
-    if layer == 0:
-        return {
-            "token": Weight((model.vocabulary, H), 0, "normal"),
-            "position": Weight((model.sequence_length, H), None, "normal"),
-        }
-    if layer == model.layers - 1:
-        return {**norm, "output": Weight((model.vocabulary, H), 0, "normal")}
-    return {
-        **norm,
-        "qkv": Weight((3, A, D, H), 1, "normal"),
-        "qkv_bias": Weight((3, A, D), 1, "zeros"),
-        "merge": Weight((H, A, D), 1, "normal"),
-        "merge_bias": Weight((H,), None, "zeros"),
-        "mlp_scale": Weight((H,), None, "ones"),
-        "mlp_shift": Weight((H,), None, "zeros"),
-        "up": Weight((4 * H, H), 0, "normal"),
-        "up_bias": Weight((4 * H,), 0, "zeros"),
-        "down": Weight((H, 4 * H), 1, "normal"),
-        "down_bias": Weight((H,), None, "zeros"),
-    }
-
-
-def parameters(model: Model, layer: int) -> int:
-    """Return the number of parameters of one whole layer."""
-    return sum(int(np.prod(weight.shape)) for weight in weights(model, layer).values())
 
 
 def initial(model: Model, layer: int, name: str, seed: int) -> Tensor:

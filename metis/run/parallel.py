@@ -7,7 +7,7 @@ vocabulary is split over the ranks too, in the embedding and in the head with it
 Shape suffixes: N samples, T tokens, H hidden, V this rank's part of the vocabulary.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,10 @@ class TensorGroup:
 
     def __init__(self, group: dist.ProcessGroup | None, index: int, size: int) -> None:
         self.group, self.index, self.size = group, index, size
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return this group: a copied layer stays on its ranks."""
+        return self
 
     def share(self, total: int) -> range:
         """Return which of `total` entries are this rank's; shares differ by one at most."""

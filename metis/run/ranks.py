@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, parent_process
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from common.errors import InputError
@@ -28,6 +27,9 @@ from metis.run.settings import Backend, RankError
 
 Result = TypeVar("Result")
 Report = Callable[..., None]
+
+CPU_RANKS = 16
+"""Most gloo ranks started on one machine: each is a process of about 250 MB."""
 
 _GRACE_S = 2.0
 """How long to listen to the other ranks after the first failure, to find its cause."""
@@ -45,6 +47,16 @@ class Failure(NamedTuple):
     reason: str
     details: str = ""
     mistake: bool = False
+    out_of_memory: bool = False
+
+
+class _Setting(NamedTuple):
+    rank: int
+    world: int
+    backend: Backend
+    timeout_s: float
+    cores_for: int
+    where: str
 
 
 class _Rank(NamedTuple):
@@ -59,12 +71,13 @@ def run_ranks(
     *arguments: object,
     backend: Backend = "gloo",
     timeout_s: float = 600.0,
+    cores_for: int | None = None,
     on_report: Report = lambda *_: None,
 ) -> list[Result]:
     """Run `task(rank, report, *arguments)` on `world` ranks and return their results by rank.
 
-    `task` is a module's function. What it passes to `report` reaches `on_report` here. Raises
-    `RankError` naming the rank that failed first, or its `InputError`; always leaves no process.
+    `task` is a module's function. What it passes to `report` reaches `on_report` here. The cores
+    are shared out to `cores_for` ranks, as many as there are unless given. Raises `RankError` naming the rank that failed first, or its `InputError`; always leaves no process.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
@@ -72,7 +85,8 @@ def run_ranks(
         for number in range(world):
             receive, send = context.Pipe(duplex=False)
             assert isinstance(receive, Connection)
-            setting = (number, world, backend, timeout_s, str(Path(folder) / "rendezvous"))
+            where = f"file://{folder}/rendezvous"
+            setting = _Setting(number, world, backend, timeout_s, cores_for or world, where)
             process = context.Process(
                 target=_enter, args=(send, setting, task, arguments), name=f"rank-{number}"
             )
@@ -137,12 +151,14 @@ def _death(rank: _Rank) -> Failure:
     """Describe a rank that ended without a word."""
     rank.process.join(_GRACE_S)
     code = rank.process.exitcode
+    killed = code == -signal.SIGKILL
     if code is None or code >= 0:
         reason = f"ended early with status {code}"
     else:
-        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        reason = f"was killed by {signal.Signals(-code).name}{hint}"
-    return Failure(rank.number, True, time.monotonic(), reason)
+        reason = (
+            f"was killed by {signal.Signals(-code).name}{' (out of memory?)' if killed else ''}"
+        )
+    return Failure(rank.number, True, time.monotonic(), reason, out_of_memory=killed)
 
 
 def _error(failures: list[Failure]) -> Exception:
@@ -155,24 +171,26 @@ def _error(failures: list[Failure]) -> Exception:
         _log.debug("rank %d %s\n%s", failure.rank, failure.reason, failure.details)
     if cause.mistake:
         return InputError(cause.reason)
-    return RankError(f"rank {cause.rank} {cause.reason}; the other ranks were stopped")
+    message = f"rank {cause.rank} {cause.reason}; the other ranks were stopped"
+    return RankError(message, out_of_memory=cause.out_of_memory)
 
 
 def _enter(
     pipe: Connection,
-    setting: tuple[int, int, Backend, float, str],
+    setting: _Setting,
     task: Callable[..., object],
     arguments: tuple[object, ...],
 ) -> None:
     """Live as a rank: join the others, do the task, send the result or the failure."""
-    rank, world, backend, timeout_s, rendezvous = setting
+    rank, world = setting.rank, setting.world
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the starter, which ends us
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    os.environ["LOCAL_WORLD_SIZE"] = str(setting.cores_for)
     # All ranks are on this machine, whose own name need not resolve to an address.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
     with _telling(pipe, rank):
-        join(rank, world, backend=backend, timeout_s=timeout_s, where=f"file://{rendezvous}")
+        join(rank, world, backend=setting.backend, timeout_s=setting.timeout_s, where=setting.where)
         result = task(rank, lambda *value: pipe.send(("report", value)), *arguments)
         pipe.send(("result", result))
         leave()
@@ -205,6 +223,23 @@ def leave() -> None:
     dist.destroy_process_group()
 
 
+def check_machine(world: int, backend: Backend, what: str) -> None:
+    """Raise `InputError` if this machine cannot hold the ranks that `what` needs."""
+    if backend == "gloo" and world > CPU_RANKS:
+        raise InputError(
+            f"{what} needs {world} ranks, but at most {CPU_RANKS} CPU processes are started on"
+            " one machine; use more machines under torchrun, or fewer ranks"
+        )
+    if backend == "nccl":
+        import torch
+
+        if torch.cuda.device_count() < world:
+            raise InputError(
+                f"{what} needs {world} GPUs, but this machine has {torch.cuda.device_count()};"
+                " use more machines under torchrun, or the backend gloo for CPU processes"
+            )
+
+
 def available_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -230,7 +265,8 @@ class _telling:  # noqa: N801  a context manager, used like a function
         line = " ".join(str(error).split())
         reason = line if mistake else f"failed: {type(error).__name__}: {line[:300]}"
         details = "".join(traceback.format_exception(error))
-        failure = Failure(self.rank, False, time.monotonic(), reason, details, mistake)
+        full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        failure = Failure(self.rank, False, time.monotonic(), reason, details, mistake, full)
         self.pipe.send(("failure", failure))
         os._exit(1)  # other threads may hang in a collective that never ends
 

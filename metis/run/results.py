@@ -24,7 +24,7 @@ def summarise(job: Job, measures: list[Measures], *, scaled: bool) -> RunResult:
         model=plan.model,
         scaled=scaled,
         backend=job.backend,
-        device=_device(job.backend),
+        device=device_name(job.backend),
         dtype=job.training.dtype,
         world_size=plan.world_size,
         seed=job.seed,
@@ -75,7 +75,7 @@ def _timeline(stages: tuple[Stage, ...], measures: list[Measures]) -> Timeline:
     return Timeline(tuple(passes), (), tuple(finishes))
 
 
-def _device(backend: str) -> str:
+def device_name(backend: str) -> str:
     """Return the name of what the ranks compute on."""
     if backend == "nccl":
         import torch

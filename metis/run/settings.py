@@ -11,6 +11,7 @@ from metis.plan.plans import Plan
 from metis.simulate.timeline import Timeline
 
 Backend = Literal["gloo", "nccl"]
+Dtype = Literal["float32", "float64", "bfloat16"]
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,7 +21,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sequence_length: int | None = None
     vocabulary: int | None = None
     heads: int | None = None
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Of weights, activations and optimizer state."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -105,17 +106,27 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 class RankError(RuntimeError):
     """A rank failed or died, so the run was ended; the message is one line that says which."""
 
+    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
+        """It certainly (or, for a rank killed by SIGKILL, probably) ran out of memory."""
+
 
 def check_widths(plan: Plan) -> None:
     """Raise `InputError` unless every stage can split heads and vocabulary over its ranks."""
     for number, stage in enumerate(plan.stages):
-        if plan.model.heads % stage.tp:
-            raise InputError(
-                f"stages[{number}]: tp {stage.tp} does not divide the model's"
-                f" {plan.model.heads} heads; choose model.heads as a multiple of {stage.tp}"
-            )
-        if plan.model.vocabulary < stage.tp:
-            raise InputError(
-                f"stages[{number}]: tp {stage.tp} is larger than the vocabulary of"
-                f" {plan.model.vocabulary} tokens; choose a larger model.vocabulary"
-            )
+        check_degree(plan.model, stage.tp, f"stages[{number}]: tp {stage.tp}")
+
+
+def check_degree(model: Model, tp: int, where: str) -> None:
+    """Raise `InputError` unless heads and vocabulary can be split over `tp` ranks."""
+    if model.heads % tp:
+        raise InputError(
+            f"{where} does not divide the model's {model.heads} heads;"
+            f" choose model.heads as a multiple of {tp}"
+        )
+    if model.vocabulary < tp:
+        raise InputError(
+            f"{where} is larger than the vocabulary of {model.vocabulary} tokens;"
+            " choose a larger model.vocabulary"
+        )

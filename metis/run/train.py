@@ -13,10 +13,11 @@ from metis.run.data import batch, load_tokens
 from metis.run.exchange import Channel
 from metis.run.groups import Groups
 from metis.run.layout import sample_range
-from metis.run.model import Place, build, weights
+from metis.run.model import Place, build
 from metis.run.parallel import sum_over
 from metis.run.pipeline import Links, Pipeline
 from metis.run.settings import Training
+from metis.run.weights import weights
 from metis.simulate.order import one_forward_one_backward
 
 
