@@ -16,7 +16,8 @@ import msgspec
 from common.errors import InputError
 from metis.plan.plans import Plan, check
 from metis.run.data import load_tokens
-from metis.run.ranks import check_machine, join, leave, run_ranks
+from metis.run.member import join, leave
+from metis.run.ranks import check_machine, run_ranks
 from metis.run.results import summarise
 from metis.run.settings import Backend, Job, RunResult, Training, check_widths
 

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
-import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple, TypeVar
 
 from common.errors import InputError
+from metis.run.member import Failure, Seat, live
 from metis.run.settings import Backend, RankError
 
 Result = TypeVar("Result")
@@ -36,27 +32,6 @@ _GRACE_S = 2.0
 _PRELOAD = ["torch", "torch._dynamo"]
 """Imported once for all ranks; the second is what an optimizer's first step imports, in seconds."""
 _log = logging.getLogger(__name__)
-
-
-class Failure(NamedTuple):
-    """Why a rank ended early; `died` when it could not say it itself."""
-
-    rank: int
-    died: bool
-    when: float
-    reason: str
-    details: str = ""
-    mistake: bool = False
-    out_of_memory: bool = False
-
-
-class _Setting(NamedTuple):
-    rank: int
-    world: int
-    backend: Backend
-    timeout_s: float
-    cores_for: int
-    where: str
 
 
 class _Rank(NamedTuple):
@@ -77,7 +52,8 @@ def run_ranks(
     """Run `task(rank, report, *arguments)` on `world` ranks and return their results by rank.
 
     `task` is a module's function. What it passes to `report` reaches `on_report` here. The cores
-    are shared out to `cores_for` ranks, as many as there are unless given. Raises `RankError` naming the rank that failed first, or its `InputError`; always leaves no process.
+    are shared out to `cores_for` ranks, or else to those that there are. Raises `RankError` naming
+    the rank that failed first, or its `InputError`; always leaves no process.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
@@ -86,9 +62,9 @@ def run_ranks(
             receive, send = context.Pipe(duplex=False)
             assert isinstance(receive, Connection)
             where = f"file://{folder}/rendezvous"
-            setting = _Setting(number, world, backend, timeout_s, cores_for or world, where)
+            seat = Seat(number, world, backend, timeout_s, cores_for or world, where)
             process = context.Process(
-                target=_enter, args=(send, setting, task, arguments), name=f"rank-{number}"
+                target=live, args=(send, seat, task, arguments), name=f"rank-{number}"
             )
             process.daemon = True
             process.start()
@@ -175,54 +151,6 @@ def _error(failures: list[Failure]) -> Exception:
     return RankError(message, out_of_memory=cause.out_of_memory)
 
 
-def _enter(
-    pipe: Connection,
-    setting: _Setting,
-    task: Callable[..., object],
-    arguments: tuple[object, ...],
-) -> None:
-    """Live as a rank: join the others, do the task, send the result or the failure."""
-    rank, world = setting.rank, setting.world
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the starter, which ends us
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
-    os.environ["LOCAL_WORLD_SIZE"] = str(setting.cores_for)
-    # All ranks are on this machine, whose own name need not resolve to an address.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
-    with _telling(pipe, rank):
-        join(rank, world, backend=setting.backend, timeout_s=setting.timeout_s, where=setting.where)
-        result = task(rank, lambda *value: pipe.send(("report", value)), *arguments)
-        pipe.send(("result", result))
-        leave()
-
-
-def join(rank: int, world: int, *, backend: Backend, timeout_s: float, where: str) -> None:
-    """Enter the process group as one rank, with this machine's cores shared out to its ranks."""
-    import torch
-    import torch.distributed as dist
-
-    local, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    torch.set_num_threads(max(1, available_cores() // here))
-    if backend == "nccl":
-        torch.cuda.set_device(local)
-    dist.init_process_group(
-        backend,
-        init_method=where,
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(seconds=timeout_s),
-        device_id=torch.device("cuda", local) if backend == "nccl" else None,
-    )
-
-
-def leave() -> None:
-    """Leave the process group when every rank has come here."""
-    import torch.distributed as dist
-
-    dist.barrier()
-    dist.destroy_process_group()
-
-
 def check_machine(world: int, backend: Backend, what: str) -> None:
     """Raise `InputError` if this machine cannot hold the ranks that `what` needs."""
     if backend == "gloo" and world > CPU_RANKS:
@@ -238,42 +166,3 @@ def check_machine(world: int, backend: Backend, what: str) -> None:
                 f"{what} needs {world} GPUs, but this machine has {torch.cuda.device_count()};"
                 " use more machines under torchrun, or the backend gloo for CPU processes"
             )
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class _telling:  # noqa: N801  a context manager, used like a function
-    """Send an error to the starter in place of a traceback on every rank's stderr."""
-
-    def __init__(self, pipe: Connection, rank: int) -> None:
-        self.pipe, self.rank = pipe, rank
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        if error is None:
-            return
-        mistake = isinstance(error, InputError)
-        line = " ".join(str(error).split())
-        reason = line if mistake else f"failed: {type(error).__name__}: {line[:300]}"
-        details = "".join(traceback.format_exception(error))
-        full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        failure = Failure(self.rank, False, time.monotonic(), reason, details, mistake, full)
-        self.pipe.send(("failure", failure))
-        os._exit(1)  # other threads may hang in a collective that never ends
-
-
-def _leave_with_parent() -> None:
-    """End this process when the one that started it is gone, even by SIGKILL."""
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

@@ -12,9 +12,10 @@ from common.errors import InputError
 from metis.run import Training, launch
 from metis.run.data import batch
 from metis.run.layout import position
-from metis.run.model import initial, weights
+from metis.run.model import initial
 from metis.run.ranks import run_ranks
 from metis.run.train import Trainer
+from metis.run.weights import weights
 from metis.simulate import one_forward_one_backward
 from tests.metis.toy_plans import MODEL, make_plan
 
