@@ -96,7 +96,7 @@ $(present:%=%-image): %-image:
 	$(DOCKER) build $(BUILD_FLAGS) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
 		--build-arg REVISION=$(revision) --tag $(call image,$*) --file docker/$(call package,$*)/Dockerfile .
 
-$(foreach v,quick full report,$(present:%=%-$v)): %: | $(RESULTS)
+$(foreach v,quick full report test shell,$(present:%=%-$v)): %: | $(RESULTS)
 $(present:%=ready-docker-%): ready-docker-%: %-image
 $(present:%=ready-local-%): ready-local-%: .venv/.has-%
 
@@ -127,7 +127,7 @@ $(RESULTS):
 	mkdir -p "$@"
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit((3, 11) > sys.version_info and "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 
 # torch before the artifacts: some of their packages need it, and their hashed sets leave it out.
