@@ -48,6 +48,7 @@ def layer_memory(layer: nn.Module, x: Tensor, labels: Tensor | None) -> Memory:
         weights = sum(parameter.nbytes for parameter in layer.parameters())  # part of `before`
         activations = torch.cuda.max_memory_reserved() - before + weights - fixed
     layer.zero_grad()
+    x.grad = None
     return Memory(fixed, max(0, activations))
 
 
@@ -77,6 +78,7 @@ def _fixed(layer: nn.Module, optimizer: torch.optim.Optimizer) -> int:
 def available_memory(device: torch.device, ranks: int) -> int:
     """Return the bytes that one of `ranks` ranks of this machine may still take."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):

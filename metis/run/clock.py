@@ -55,9 +55,10 @@ class Clock:
 
     def now_ms(self) -> float:
         """Wait for the device and return the time since `begin`."""
+        mark = self._mark()
         if self.cuda:
             torch.cuda.synchronize()
-        return self._since_origin(self._mark())
+        return self._since_origin(mark)
 
     def _mark(self) -> Mark:
         if not self.cuda:
