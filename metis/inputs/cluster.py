@@ -32,7 +32,9 @@ def known_devices() -> dict[str, DeviceFacts]:
     return msgspec.convert(tomllib.loads(text), dict[str, DeviceFacts])
 
 
-class NodeGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NodeGroup(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """`count` equal nodes with `devices` devices of type `device` each.
 
     Bandwidths are GB/s per node: `intra` between devices of the node, `inter` to other nodes.

@@ -21,7 +21,9 @@ SYNTHETIC, MEASURE = "synthetic", "measure"
 _KEY = re.compile(r"^(\w+)_tp(\d+)_bs(\d+)$")
 
 
-class ClusterSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClusterSource(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """The cluster: `[[cluster.nodes]]`, or the original's hostfile and clusterfile."""
 
     nodes: tuple[NodeGroup, ...] = ()
@@ -62,6 +64,9 @@ class ProfileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     time_scale: dict[str, float] = {}
     """Synthetic only: time of a device type relative to the A100; else the device table's."""
 
+    device: str = ""
+    """Type that the verb profile records this machine's devices as; empty: the cluster's only."""
+
     def __post_init__(self) -> None:
         """Refuse limits below 1 and scales that are not positive."""
         for field in ("max_tp", "max_batch_size"):
@@ -96,6 +101,8 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """optimal and wider: stop then and say what is proven."""
     bound_time_s: float = 5.0
     """optimal: time for the lower bound of the wider space."""
+    gap: float = 0.002
+    """optimal: stop when the plan is within this fraction of that bound."""
     trials: int = 1
     """metis and stratified: times the search is repeated to time it."""
 
@@ -103,6 +110,8 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Refuse unknown switches and limits out of range."""
         resolve(self.mode, self.switches)
         self.first_key()
+        if not 0 <= self.gap < 1:
+            raise InputError(f"search.gap is {self.gap}, expected 0 or more and below 1")
         if not 0 <= self.group_variance <= 1:
             raise InputError(
                 f"search.group_variance is {self.group_variance}, expected 0 to 1 (above 1 no"

@@ -7,6 +7,7 @@ Bound (spec of the cost model: Metis §3). With w_s the least time of one block 
 all its strategies, L - 2 blocks on S stages take at least X = (L - 2) / sum_s(1 / w_s) on the
 slowest stage, so
 cost >= (B - 1) X + max(X, (L - 2) min_s w_s) + first layer + last layer + B (sync + batches).
+A layout whose stages cannot hold all blocks in memory has no plan either.
 """
 
 from typing import NamedTuple
@@ -14,10 +15,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from metis.plan.tables import Floats, Ints
+from metis.plan.kernel_balance import tightest
+from metis.plan.tables import Floats, Ints, Tables
 
 SLACK = 1 + 1e-9
 """Bounds are compared with a little room for rounding."""
+
+LOOKS = 2_000_000
+"""Choices looked at in one call, so that the caller can watch the time."""
 
 
 class StageBounds(NamedTuple):
@@ -29,6 +34,8 @@ class StageBounds(NamedTuple):
     """First layer plus B times the batch generator, ms."""
     last: Floats
     """Last layer plus B times the time outside layers, ms."""
+    room: Floats
+    """Most blocks that fit with f micro-batches in flight, over (rank, size index, f - 1)."""
 
 
 class Completions(NamedTuple):
@@ -40,6 +47,8 @@ class Completions(NamedTuple):
     """Largest single pace."""
     last: Floats
     """Least last-stage value."""
+    room: Floats
+    """Most blocks that fit into memory."""
 
 
 @njit(cache=True, nogil=True)
@@ -49,8 +58,8 @@ def completions(bounds: StageBounds, sizes: Ints, allowed: Ints, stages: int) ->
     pace = np.full((stages + 1, devices + 1), -np.inf)
     fastest = np.full((stages + 1, devices + 1), -np.inf)
     last = np.full((stages + 1, devices + 1), np.inf)
-    pace[0, devices] = 0.0
-    fastest[0, devices] = 0.0
+    room = np.full((stages + 1, devices + 1), -np.inf)
+    pace[0, devices] = fastest[0, devices] = room[0, devices] = 0.0
     for j in range(1, stages + 1):
         for r in range(devices):
             for k in allowed:
@@ -61,7 +70,46 @@ def completions(bounds: StageBounds, sizes: Ints, allowed: Ints, stages: int) ->
                 fastest[j, r] = max(fastest[j, r], bounds.pace[r, k], fastest[j - 1, end])
                 ending = bounds.last[r, k] if j == 1 else last[j - 1, end]
                 last[j, r] = min(last[j, r], ending)
-    return Completions(pace, fastest, last)
+                flight = min(j, bounds.room.shape[2]) - 1
+                room[j, r] = max(room[j, r], bounds.room[r, k, flight] + room[j - 1, end])
+    return Completions(pace, fastest, last, room)
+
+
+@njit(cache=True, nogil=True)
+def _most_blocks(t: Tables, option: int, flight: int) -> int:
+    """Return the most consecutive blocks that fit on a stage, -1 if not even one layer does."""
+    layers = t.ranges.shape[1] - 1
+    best = -1
+    for first in range(layers):
+        end = first + max(best, 0)
+        while end < layers:
+            demand, capacity = tightest(t, option, first, end + 1, flight)
+            if demand > capacity:
+                break
+            end += 1
+            best = max(best, min(end, layers - 1) - max(first, 1))
+    return best
+
+
+@njit(cache=True, nogil=True)
+def slot_rooms(t: Tables, b: int, flights: int) -> Floats:
+    """Return the most blocks of every slot with 1..flights micro-batches in flight.
+
+    -inf where no strategy holds a single layer, so that no layout has such a stage.
+    """
+    slots, degrees = t.option_of.shape[0], t.option_of.shape[1]
+    rooms = np.full((slots, flights), -np.inf)
+    for s in range(slots):
+        for k in range(degrees):
+            option = t.option_of[s, k, b]
+            if option < 0:
+                continue
+            for f in range(flights):
+                most = _most_blocks(t, option, f + 1)
+                if most < 0:
+                    break
+                rooms[s, f] = max(rooms[s, f], float(most))
+    return rooms
 
 
 @njit(cache=True, nogil=True)
@@ -88,6 +136,9 @@ def root_bound(
     for k in allowed:
         end = sizes[k]
         if end > devices or bounds.pace[0, k] == 0.0 or rest.pace[stages - 1, end] == -np.inf:
+            continue
+        flight = min(stages, bounds.room.shape[2]) - 1
+        if bounds.room[0, k, flight] + rest.room[stages - 1, end] < blocks:
             continue
         ending = bounds.last[0, k] if stages == 1 else rest.last[stages - 1, end]
         value = lower_bound(
@@ -123,16 +174,19 @@ def promising_layouts(
     """
     devices, count = bounds.pace.shape[0], 0
     rank, pace = np.zeros(stages + 1, dtype=np.int64), np.zeros(stages + 1)
-    fastest = np.zeros(stages + 1)
+    fastest, room = np.zeros(stages + 1), np.zeros(stages + 1)
+    flights, looked_at = bounds.room.shape[2], 0
     depth = cursor[stages]
     for d in range(depth):
         k = allowed[cursor[d] - 1]
         rank[d + 1] = rank[d] + sizes[k]
         pace[d + 1] = pace[d] + bounds.pace[rank[d], k]
         fastest[d + 1] = max(fastest[d], bounds.pace[rank[d], k])
+        room[d + 1] = room[d] + bounds.room[rank[d], k, min(stages - d, flights) - 1]
     while depth >= 0:
-        if count == len(found):
+        if count == len(found) or looked_at == LOOKS:
             break
+        looked_at += 1
         if depth == stages or cursor[depth] == len(allowed):
             if depth < stages:
                 cursor[depth] = 0
@@ -143,6 +197,9 @@ def promising_layouts(
         r, left = rank[depth], stages - depth - 1
         end = r + sizes[k]
         if end > devices or bounds.pace[r, k] == 0.0 or rest.pace[left, end] == -np.inf:
+            continue
+        blocks_here = bounds.room[r, k, min(left + 1, flights) - 1]
+        if room[depth] + blocks_here + rest.room[left, end] < blocks:
             continue
         first = bounds.first[0, allowed[cursor[0] - 1]]
         ending = bounds.last[r, k] if left == 0 else rest.last[left, end]
@@ -159,6 +216,7 @@ def promising_layouts(
         rank[depth + 1] = end
         pace[depth + 1] = pace[depth] + bounds.pace[r, k]
         fastest[depth + 1] = max(fastest[depth], bounds.pace[r, k])
+        room[depth + 1] = room[depth] + blocks_here
         depth += 1
         if depth == stages:
             for d in range(stages):

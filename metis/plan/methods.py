@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from common.errors import InputError
+from metis.inputs.cluster import Cluster
 from metis.inputs.experiment import Experiment, Method
 from metis.inputs.profile import Profiles
-from metis.inputs.cluster import Cluster
 from metis.plan.convert import to_plan
 from metis.plan.homogeneous import uniform_plans, uniform_survivor
 from metis.plan.optimal import optimal
@@ -76,9 +77,7 @@ def make_plan(
     return _policy(experiment, problem, method, advance)
 
 
-def _policy(
-    experiment: Experiment, problem: Problem, policy: Policy, advance: Advance
-) -> Outcome:
+def _policy(experiment: Experiment, problem: Problem, policy: Policy, advance: Advance) -> Outcome:
     seconds, result = [], None
     for _ in range(experiment.search.trials):
         started = time.perf_counter()
@@ -139,7 +138,15 @@ def _cost(plan: Plan) -> Figure:
 
 
 def _optimal(experiment: Experiment, problem: Problem, advance: Advance) -> Outcome:
-    found = optimal(problem, time_limit_s=experiment.search.time_limit_s, advance=advance)
+    settings = experiment.search
+    wider_space = cache(lambda: wider(problem, time_limit_s=settings.bound_time_s))
+    found = optimal(
+        problem,
+        time_limit_s=settings.time_limit_s,
+        outer_bound=lambda: wider_space().lower_bound_ms,
+        gap=settings.gap,
+        advance=advance,
+    )
     figures = (
         Figure("search.layouts_walked", found.layouts_walked, "1"),
         Figure("search.cells", found.cells, "1"),
@@ -152,29 +159,27 @@ def _optimal(experiment: Experiment, problem: Problem, advance: Advance) -> Outc
     if found.plan is None:
         why = _nothing_fits(problem) if found.proven else _ran_out(experiment)
         return Outcome(None, figures, f"optimal: {walked}", why_none=why)
-    gap = found.plan.cost_ms / found.lower_bound_ms - 1
+    above = 100 * (found.plan.cost_ms / found.lower_bound_ms - 1)
     proof = (
         f"proven best over all layouts ({walked})"
         if found.proven
-        else f"at most {100 * gap:.2f} % above the best ({walked}, then the time limit)"
+        else f"at most {above:.2f} % above the best of all layouts ({walked})"
     )
     plan = to_plan(
         found.plan,
         experiment=experiment.name,
         method="optimal",
-        mode=experiment.search.mode,
+        mode=settings.mode,
         lower_bound_ms=found.lower_bound_ms,
         proof=proof,
     )
-    bound = wider(problem, time_limit_s=experiment.search.bound_time_s)
-    wider_figure = Figure("plan.wider_lower_bound", bound.lower_bound_ms, "ms")
     figures = (
         *figures,
         _cost(plan),
         Figure("plan.lower_bound", found.lower_bound_ms, "ms"),
-        wider_figure,
+        Figure("plan.wider_lower_bound", wider_space().lower_bound_ms, "ms"),
     )
-    return Outcome(plan, figures, f"optimal: {proof}. {_beside_wider(plan, bound)}")
+    return Outcome(plan, figures, f"optimal: {proof}. {_beside_wider(plan, wider_space())}")
 
 
 def _beside_wider(plan: Plan, bound: Wider) -> str:

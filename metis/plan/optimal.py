@@ -1,8 +1,8 @@
 """The best plan of the whole layout space with a proof, by branch and bound.
 
-Looks at every node sequence, number of stages and micro-batches, best bound first; inside one of
-these cells layouts are built from the front and dropped as soon as their bound exceeds the best
-plan so far. What is left is walked by both policies. The answer equals full enumeration over
+A cell is a node sequence, a number of stages and of micro-batches. Cells are searched in rounds,
+best bound first; inside a cell layouts are built from the front and dropped as soon as their
+bound exceeds the best plan so far or memory cannot hold all blocks. What is left is walked by both policies. The answer equals full enumeration over
 plans that hold every layer, leave no stage empty and are costed whole (`tests/metis`).
 """
 
@@ -22,6 +22,7 @@ from metis.plan.kernel_bound import (
     completions,
     promising_layouts,
     root_bound,
+    slot_rooms,
 )
 from metis.plan.problem import POLICIES, Policy, Problem
 from metis.plan.search import RankedPlan, SearchResult, rules_of, search
@@ -29,8 +30,8 @@ from metis.plan.space import Groups, Layout, multiset_permutations, smallest_gro
 from metis.plan.stages import StageModel
 from metis.plan.tables import TableBuilder, Tables, ints
 
-BUFFER = 256
-"""Layouts found before they are walked, which tightens the limit."""
+FIRST_BUFFER, LARGEST_BUFFER = 16, 4096
+"""Layouts walked per cell and round: few at first, so that a good plan soon tightens the limit."""
 
 TIES_LOOKED_AT = 200_000
 """Orderings listed to find which of several equal plans comes first."""
@@ -56,6 +57,15 @@ class _Cell(NamedTuple):
     sequence: int
     stages: int
     batch: int
+
+
+class _Open(NamedTuple):
+    """A cell that is being searched."""
+
+    cell: _Cell
+    rest: Completions
+    cursor: NDArray[np.int64]
+    """Where the search goes on; its last entry is -1 when it has ended."""
 
 
 class _Candidate(NamedTuple):
@@ -120,10 +130,14 @@ class _Sequence:
         ending = t.ranges[time_of, layer - 1, layer] + batches * t.sync[options]
         last = np.where(valid, ending, np.inf).min(axis=1)
         there = self.slot >= 0
+        flights = min(batches, self.problem.max_stages)
+        room = slot_rooms(t, b, flights)[self.slot]
+        there &= room[:, :, 0] >= 0
         return StageBounds(
             np.where(there, 1.0 / block[self.slot], 0.0),
             np.where(there, first[self.slot], np.inf),
             np.where(there, last[self.slot], np.inf),
+            np.where(there[:, :, None], room, -np.inf),
         )
 
     def completions(self, stages: int, b: int) -> Completions:
@@ -171,29 +185,30 @@ class _Search:
     def out_of_time(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline
 
-    def open(self, cell: _Cell) -> bool:
-        """Walk every promising layout of a cell; False if time ran out."""
+    def look(self, opened: _Open, count: int) -> None:
+        """Walk up to `count` more promising layouts of a cell."""
+        cell = opened.cell
         sequence, stages, b = self.sequences[cell.sequence], cell.stages, cell.batch
-        rest = sequence.completions(stages, b)
-        cursor, found = np.zeros(stages + 1, dtype=np.int64), np.zeros((BUFFER, stages), np.int64)
-        while cursor[stages] >= 0:
-            count = promising_layouts(
-                sequence.bounds[b],
-                rest,
-                sequence.sizes,
-                sequence.allowed[stages],
-                stages,
-                self.problem.model.layers - 2,
-                self.problem.batches()[b],
-                self.limit,
-                cursor,
-                found,
-            )
-            if count:
-                self._walk(cell, found[:count])
-            if cursor[stages] >= 0 and self.out_of_time():
-                return False
-        return True
+        found = np.zeros((count, stages), dtype=np.int64)
+        written = promising_layouts(
+            sequence.bounds[b],
+            opened.rest,
+            sequence.sizes,
+            sequence.allowed[stages],
+            stages,
+            self.problem.model.layers - 2,
+            self.problem.batches()[b],
+            self.limit,
+            opened.cursor,
+            found,
+        )
+        if written:
+            self._walk(cell, found[:written])
+
+    def open(self, cell: _Cell) -> _Open:
+        """Return a cell with its search at the beginning."""
+        rest = self.sequences[cell.sequence].completions(cell.stages, cell.batch)
+        return _Open(cell, rest, np.zeros(cell.stages + 1, dtype=np.int64))
 
     def _walk(self, cell: _Cell, rows: NDArray[np.int64]) -> None:
         sequence, count = self.sequences[cell.sequence], len(rows)
@@ -265,23 +280,41 @@ def optimal(
     problem: Problem,
     *,
     time_limit_s: float | None = None,
+    outer_bound: Callable[[], float] = lambda: 0.0,
+    gap: float = 0.0,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Optimum:
     """Return the cheapest plan over all layouts and both policies, with a proof.
 
-    `max_permute_len` does not limit this space: every ordering counts. With a time limit the
-    answer may be unproven; then `lower_bound_ms` says how far from the best it can be at most.
+    `max_permute_len` does not limit this space: every ordering counts. `outer_bound` is asked
+    once, if the first rounds prove nothing, for a bound on a space that contains this one; the
+    search ends when the plan is within the relative `gap` of it. Otherwise, with a time limit,
+    the answer may be unproven; `lower_bound_ms` says how far from the best it can be at most.
     """
     state = _Search(problem, time_limit_s)
-    cells, opened, bound, proven = state.cells(), 0, float("inf"), True
-    for cell in cells:
-        if cell.bound > state.limit * SLACK:
+    cells = state.cells()
+    waiting, opened, buffer = [state.open(cell) for cell in cells], set[_Cell](), FIRST_BUFFER
+    outer = 0.0
+    while waiting and not state.out_of_time():
+        if buffer == LARGEST_BUFFER and outer == 0.0:
+            outer = outer_bound()
+        if state.limit * (1 - gap) <= outer:
             break
-        if state.out_of_time() or not state.open(cell):
-            bound, proven = cell.bound, False
-            break
-        opened += 1
-        advance(1)
+        left: list[_Open] = []
+        for place, item in enumerate(waiting):
+            if item.cell.bound > state.limit * SLACK:
+                break
+            if state.out_of_time():
+                left += waiting[place:]
+                break
+            opened.add(item.cell)
+            state.look(item, buffer)
+            if item.cursor[-1] >= 0:
+                left.append(item)
+        advance(len(waiting) - len(left))
+        waiting, buffer = left, min(4 * buffer, LARGEST_BUFFER)
+    unsearched = [i.cell.bound for i in waiting if i.cell.bound <= state.limit * SLACK]
+    bound, proven = max(min(unsearched, default=float("inf")), outer), not unsearched
     winner = state.first_of_equals()
     plan = _rebuild(problem, state, winner) if winner else None
     return Optimum(
@@ -291,7 +324,7 @@ def optimal(
         proven=proven,
         layouts_walked=state.walked,
         cells=len(cells),
-        cells_opened=opened,
+        cells_opened=len(opened),
         seconds=time.monotonic() - state.started,
     )
 

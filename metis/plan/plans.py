@@ -72,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lower_bound_ms: float | None = None
     proof: str = ""
     """What is proven about `cost_ms`, in words."""
+    question: str = ""
+    """Identifies the experiment and method that this plan answers."""
 
     @property
     def world_size(self) -> int:

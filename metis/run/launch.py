@@ -17,12 +17,14 @@ from common.errors import InputError
 from metis.plan.plans import Plan, check
 from metis.run.data import load_tokens
 from metis.run.member import join, leave
-from metis.run.ranks import check_machine, run_ranks
+from metis.run.ranks import CPU_RANKS, check_machine, run_ranks
 from metis.run.results import summarise
 from metis.run.settings import Backend, Job, RunResult, Training, check_widths
 
 if TYPE_CHECKING:
     from metis.run.train import Measures
+
+__all__ = ["CPU_RANKS", "launch"]
 
 OnStep = Callable[[int, float], None]
 

@@ -1,0 +1,5 @@
+"""Run the command line: `python -m metis VERB`."""
+
+from metis.cli import main
+
+main()
