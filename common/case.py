@@ -1,26 +1,24 @@
-"""Turn what a user names, writes or overrides into one checked experiment value.
+"""Turn what a user names, writes or overrides into one checked experiment, a frozen struct.
 
-An experiment is a frozen msgspec struct. It comes from a named experiment or from a TOML file of
-the same fields, and `--set path=value` changes single fields; whatever is wrong is an
-`InputError` that names the place, what was found there and what was expected.
+Whatever is wrong is an `InputError` that names the place, what was found and what was expected.
 """
 
 import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import inspect
 
 from common.errors import InputError
 
 T = TypeVar("T")
-Tree = dict[str, "Tree"] | list["Tree"] | str | float | None  # float covers int and bool
+Tree = dict[str, "Tree"] | list["Tree"] | str | float | None  # float holds int and bool too
 
 
 def resolve(
@@ -28,15 +26,15 @@ def resolve(
 ) -> T:
     """Return the experiment of that name or TOML file, with the overrides applied.
 
-    An override is `path=value` with a dotted path (`stages.0.layers=3`; a key that holds dots in
-    double quotes) and a TOML value, a bare word or `null`. The result is checked as a whole.
+    An override is `path=value` with TOML's dotted keys (`stages.0.layers=3`) and a TOML value, a
+    bare word or `null`; a table changes only the fields it names. The whole is checked again.
     """
     if name_or_path in named:
         value, source = named[name_or_path], f"experiment '{name_or_path}'"
     elif name_or_path.endswith(".toml") or Path(name_or_path).is_file():
         value, source = read_toml(Path(name_or_path), kind), name_or_path
     else:
-        near = _near(name_or_path, named)
+        near = _near(name_or_path, list(named))
         raise InputError(f"'{name_or_path}' is neither an experiment nor a TOML file{near}")
     data = _plain(value)
     for override in overrides:
@@ -49,12 +47,8 @@ def read_toml(path: Path, kind: type[T]) -> T:
     """Return the TOML file's content as a `kind`."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from error
+    except (OSError, ValueError) as error:  # not readable, not UTF-8, not TOML
+        raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from error
     return _checked(data, kind, str(path))
 
 
@@ -63,7 +57,7 @@ def to_toml(struct: msgspec.Struct) -> str:
 
     TOML has no null: a field that is None is left out, so None has to be its default.
     """
-    return "\n".join(_table(_plain(struct), "")).strip() + "\n"
+    return "".join(f"{line}\n" for line in _lines(_plain(struct)))
 
 
 def case_id(config: object) -> str:
@@ -73,139 +67,108 @@ def case_id(config: object) -> str:
 
 
 def _plain(value: object) -> Any:
-    """Return dicts, lists and scalars of one's own; infinities stay, which JSON would lose."""
+    """Return dicts, lists and scalars of one's own; infinities stay, which msgspec would lose."""
     return json.loads(json.dumps(msgspec.to_builtins(value, str_keys=True)))
 
 
 def _checked(data: Tree, kind: type[T], source: str) -> T:
+    if message := _error(data, kind):
+        raise InputError(f"{source}: {_explain(message, data, kind)}")
+    return msgspec.convert(data, kind, str_keys=True)
+
+
+def _error(data: Tree, kind: Any) -> str:
     try:
-        return msgspec.convert(data, kind, str_keys=True)
+        msgspec.convert(data, kind, str_keys=True)
     except msgspec.ValidationError as error:
-        raise InputError(f"{source}: {_explain(str(error), data, kind)}") from error
+        return str(error)
+    return ""
 
 
-def _explain(message: str, data: Tree, kind: type) -> str:
+def _explain(message: str, found: Any, kind: type) -> str:
     """Return msgspec's message with the field first, the value found and what comes close."""
-    what, _, where = message.partition(" - at ")
-    steps = _steps(where, data, kind, message)
-    place, types = ".".join(steps), _types(inspect.type_info(kind), steps)
-    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):
-        fields = [field.encode_name for t in types for field in getattr(t, "fields", ())]
-        what = f"unknown field '{unknown[1]}'{_near(unknown[1], fields)}"
-    elif what.startswith(("Expected", "Invalid enum")):
-        found = _at(data, steps)
-        options = [str(v) for t in types for v in getattr(t, "values", ())]
-        what = f"found {found!r}: {what}{_near(str(found), options)}"
-    return f"{place}: {what}" if place else what
-
-
-def _steps(where: str, data: Tree, kind: type, message: str) -> list[str]:
-    """Return the steps of msgspec's path; the key that `[...]` hides is found by trial."""
-    steps: list[str] = []
+    what, _, where = message.rpartition(" - at ") if message.endswith("`") else (message, "", "")
+    what, steps, types = what or message, list[str](), [kind]
     for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", where):
-        if index == "...":
-            table, name = _at(data, steps), "..."
-            for key in table if isinstance(table, dict) else ():
-                trial = _plain(data)
-                _put(trial, steps, {key: table[key]}, "")
-                try:
-                    msgspec.convert(trial, kind, str_keys=True)
-                except msgspec.ValidationError as error:
-                    name = key if str(error) == message else name
-        steps.append(name or index)
-    return steps
+        step = name or index
+        if step == "...":  # msgspec hides a dict's key
+            step = next(key for key in found if any(_error({key: found[key]}, t) for t in types))
+        found, types = found[int(step) if isinstance(found, list) else step], _below(types, step)
+        steps.append(step)
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):
+        known = [field for t in types for field in getattr(t, "__struct_encode_fields__", ())]
+        what = f"unknown field '{unknown[1]}'{_near(unknown[1], known)}"
+    elif expected := re.match(r"Invalid|Expected (.*?)(?:, got|$)", what):
+        known = [str(value) for t in types if get_origin(t) is Literal for value in get_args(t)]
+        what = f"found {found!r:.60}" + (f", expected {expected[1]}" if expected[1] else "")
+        what += _near(str(found), known)
+    what = what.replace("Object missing required", "missing").replace("`object", "`table")
+    return f"{'.'.join(steps)}: {what}" if steps else what
 
 
-def _at(data: Tree, steps: Iterable[str]) -> Tree:
-    for step in steps:
-        data = data[int(step)] if isinstance(data, list) else data[step]  # pyright: ignore
-    return data
+def _below(types: Sequence[Any], step: str) -> list[Any]:
+    """Return the types that a field or item of a value of one of the types may have."""
+    below = list[Any]()
+    for t in types:
+        fields = get_type_hints(t) if hasattr(t, "__struct_fields__") else {}
+        child = fields.get(step, next((a for a in reversed(get_args(t)) if a is not ...), None))
+        below += get_args(child) if get_origin(child) in (Union, UnionType) else [child]
+    return below
 
 
-def _types(t: inspect.Type, steps: Sequence[str]) -> list[inspect.Type]:
-    """Return the types that the value at the end of the steps may have."""
-    if isinstance(t, inspect.Metadata):
-        return _types(t.type, steps)
-    if isinstance(t, inspect.UnionType):
-        return [found for member in t.types for found in _types(member, steps)]
-    if not steps:
-        return [t]
-    if isinstance(t, inspect.StructType):
-        below = [field.type for field in t.fields if field.encode_name == steps[0]]
-    elif isinstance(t, inspect.TupleType):
-        below = [item for i, item in enumerate(t.item_types) if str(i) == steps[0]]
-    else:
-        below = [getattr(t, name) for name in ("item_type", "value_type") if hasattr(t, name)]
-    return [found for child in below for found in _types(child, steps[1:])]
+def _near(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=3)
+    choice = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
+    return f"; {choice}" if known else ""
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    if close := get_close_matches(name, known, n=3):
-        return f"; did you mean {' or '.join(map(repr, close))}?"
-    return f"; known are {', '.join(known)}" if known else ""
-
-
-def _override(data: Tree, override: str, kind: type) -> Tree:
+def _override(data: Any, override: str, kind: type) -> Any:
     path, sign, text = override.partition("=")
     steps: list[str] = [quoted or bare for quoted, bare in re.findall(r'"(.*?)"|([^."]+)', path)]
     if not sign or not steps:
         raise InputError(f"--set {override}: write path=value, such as cluster.machines.0.gpus=8")
-    return _put(data, steps, _value(text, _types(inspect.type_info(kind), steps)), override)
-
-
-def _value(text: str, types: Sequence[inspect.Type]) -> Tree:
-    """Return the TOML value of the text, or the text where a string belongs or no TOML is."""
     try:
         value = None if text == "null" else tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
-    words = any(isinstance(t, inspect.StrType) or text in getattr(t, "values", ()) for t in types)
-    numeric = (inspect.IntType, inspect.FloatType, inspect.BoolType)
-    if value is None or isinstance(value, str) or any(isinstance(t, numeric) for t in types):
-        return value
-    return text if words else value
+        value = text
+    try:
+        changed = _put(data, steps, value)
+    except (LookupError, ValueError, AttributeError) as error:
+        raise InputError(f"--set {override}: there is no place '{path}' to set") from error
+    wants_text = _error(changed, kind).startswith("Expected `str")  # as does `--set name=8`
+    return _put(data, steps, text) if wants_text else changed
 
 
-def _put(node: Tree, steps: Sequence[str], value: Tree, override: str) -> Tree:
-    """Return `node` with the value at the end of the steps; tables that are None are begun."""
+def _put(node: Any, steps: Sequence[str], value: object) -> Any:
+    """Return a copy with the value at the end of the steps; tables that are None are begun."""
     if not steps:
         return value
-    key, node = steps[0], {} if node is None else node
-    if isinstance(node, dict):
-        node[key] = _put(node.get(key), steps[1:], value, override)
-    elif not isinstance(node, list):
-        raise InputError(f"--set {override}: there is no '{key}' in the value {node!r}")
-    elif not key.isdecimal() or int(key) >= len(node):
-        raise InputError(f"--set {override}: '{key}' is no index into {len(node)} items")
-    else:
-        node[int(key)] = _put(node[int(key)], steps[1:], value, override)
-    return node
+    if isinstance(node, list):
+        items: list[Any] = [*node]
+        items[int(steps[0])] = _put(items[int(steps[0])], steps[1:], value)
+        return items
+    table: dict[str, Any] = {} if node is None else node.copy()
+    return table | {steps[0]: _put(table.get(steps[0]), steps[1:], value)}
 
 
-def _table(table: dict[str, Tree], path: str) -> list[str]:
-    """Return the lines of a TOML table: first its values, then the tables below it."""
-    lines, below = list[str](), list[str]()
-    for key, value in table.items():
-        name = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _inline(key)
-        if isinstance(value, dict):
-            below += ["", f"[{path}{name}]", *_table(value, f"{path}{name}.")]
-        elif value and isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            for item in value:
-                below += ["", f"[[{path}{name}]]", *_table(item, f"{path}{name}.")]  # pyright: ignore
-        elif value is not None:
-            lines.append(f"{name} = {_inline(value)}")
-    return lines + below
+def _lines(value: Tree, path: str = "") -> Iterator[str]:
+    """Yield `a.b = value` for each leaf of a table, with the keys that `--set` takes."""
+    if isinstance(value, dict) and any(item is not None for item in value.values()):
+        for key, item in value.items():
+            name = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _inline(key)
+            yield from _lines(item, f"{path}.{name}" if path else name)
+    elif value is not None and path:
+        yield f"{path} = {_inline(value)}"
 
 
 def _inline(value: Tree) -> str:
-    if isinstance(value, str):  # JSON's escapes are TOML's, save that TOML escapes DEL too
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list):
-        return f"[{', '.join(map(_inline, value))}]"
     if isinstance(value, dict):
-        pairs = [f"{_inline(k)} = {_inline(v)}" for k, v in value.items() if v is not None]
-        return f"{{{', '.join(pairs)}}}"
+        return f"{{{', '.join(_lines(value))}}}"
+    if isinstance(value, list):
+        deep = any(isinstance(item, list | dict) for item in value)
+        start, comma, end = ("\n    ", ",\n    ", ",\n") if deep else ("", ", ", "")
+        return f"[{start}{comma.join(map(_inline, value))}{end}]"
     if value is None:
         raise ValueError("TOML cannot hold the None that stands in a list")
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return {"Infinity": "inf", "-Infinity": "-inf", "NaN": "nan"}.get(text, text)

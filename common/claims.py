@@ -1,9 +1,9 @@
-"""Hold what the papers claim against what the records say."""
+"""Hold what the papers claim (`claims.toml`) against what the records say."""
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from rich.table import Table
@@ -13,8 +13,7 @@ from common.case import read_toml
 from common.errors import InputError
 from common.record import Axis, Origin, Record, comparable, latest, select
 
-COLUMNS = ("claim", "source", "published", "ours", "error", "tolerance", "verdict", "origin")
-Number = int | float
+COLUMNS = ("claim", "verdict", "published", "ours", "error", "tolerance", "origin", "source")
 
 
 class Quantity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,7 +25,7 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Claim(Quantity, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A quantity that should be `relation` an expected number, or a factor of another quantity."""
+    """A quantity that stands in `relation` to an expected number or to `factor` x `versus`."""
 
     id: str
     text: str
@@ -34,44 +33,31 @@ class Claim(Quantity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     suites: tuple[str, ...]
     unit: str
     origin: Origin
-    expected: Number | None = None
+    expected: int | float | None = None
     versus: Quantity | None = None
-    factor: float = 1.0  # of `versus`
+    factor: float = 1.0
     relation: Literal["=", ">=", "<="] = "="
     tolerance: float = 0.0  # relative; 0 is exact
 
     def __post_init__(self) -> None:
-        if (self.expected is None) == (self.versus is None):
-            raise ValueError(f"claim {self.id} needs either 'expected' or 'versus'")
+        if self.expected is None and self.versus is None:
+            raise ValueError(f"claim '{self.id}' has neither 'expected' nor 'versus'")
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """How a claim fares in a suite; `error` is relative, or absolute where 0 is expected."""
+class Verdict(Claim, frozen=True, kw_only=True):
+    """A claim with what the suite's records say; `expected` is None while `versus` is missing."""
 
-    id: str
     suite: str
-    expected: Number | None
-    value: Number | None
-    unit: str
-    error: float | None
-    tolerance: float
+    value: int | float | None
+    error: float | None  # relative, or absolute where 0 is expected
     verdict: Literal["pass", "fail", "missing"]
-    origin: Origin
-    text: str
-    source: str
-    relation: str = "="
     note: str = ""  # why it is missing
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    claim: tuple[Claim, ...]
-
-
 def load(path: Path) -> tuple[Claim, ...]:
-    """Return the claims of a `claims.toml`, its `[[claim]]` tables."""
-    claims = read_toml(path, _File).claim
-    names = [claim.id for claim in claims]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    """Return the claims of a `claims.toml`: its `[[claim]]` tables."""
+    claims = read_toml(path, dict[Literal["claim"], tuple[Claim, ...]]).get("claim", ())
+    if twice := [name for name, count in Counter(c.id for c in claims).items() if count > 1]:
         raise InputError(f"{path}: claim ids used twice: {', '.join(twice)}")
     return claims
 
@@ -87,66 +73,46 @@ def all_hold(verdicts: Iterable[Verdict]) -> bool:
     return all(verdict.verdict == "pass" for verdict in verdicts)
 
 
-def number(value: object, like: object = None) -> str:
-    """Return a value for reading: five digits that count, and no fewer decimals than `like` has."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "–" if value is None else str(value)
-    if isinstance(value, int) or not math.isfinite(value):
-        return f"{value:,}"
-    if value and not 1e-3 <= abs(value) < 1e9:
-        return f"{value:.4g}"
-    published = len(repr(like).partition(".")[2]) if isinstance(like, float) else 0
-    digits = max(4 - math.floor(math.log10(abs(value))) if value else 0, published, 0)
-    text = f"{value:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if digits > published else text
+def number(value: object) -> str:
+    """Return a value for reading: whole numbers in full, others by six digits that count."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    return "-" if value is None else str(value)
 
 
 def cells(verdict: Verdict) -> tuple[str, ...]:
     """Return a verdict's row under COLUMNS."""
     v, unit = verdict, "" if verdict.unit == "1" else f" {verdict.unit}"
     relation = {"=": "", ">=": "≥ ", "<=": "≤ "}[v.relation]
-    published = "–" if v.expected is None else f"{relation}{number(v.expected, v.expected)}{unit}"
-    ours = "–" if v.value is None else f"{number(v.value, v.expected)}{unit}"
-    error = number(v.error) if not v.expected or not v.error else f"{100 * v.error:+.3g} %"
+    published, ours = (number(x) + unit * (x is not None) for x in (v.expected, v.value))
+    error = f"{100 * v.error:+.3g} %" if v.error and v.expected else number(v.error)
     tolerance = f"±{100 * v.tolerance:.3g} %" if v.tolerance else "exact"
-    return v.text, v.source, published, ours, error, tolerance, v.verdict, v.origin
+    return v.text, v.verdict, relation + published, ours, error, tolerance, v.origin, v.source
 
 
-def table(verdicts: Sequence[Verdict]) -> Table:
+def table(verdicts: Iterable[Verdict]) -> Table:
     """Return the claims as a table for the terminal."""
     shown, colours = Table(*COLUMNS), {"pass": "green", "fail": "bold red", "missing": "yellow"}
     for verdict in verdicts:
-        *head, word, origin = map(Text, cells(verdict))
-        shown.add_row(*head, Text(word.plain, colours[verdict.verdict]), origin)
+        shown.add_row(*(Text(cell, colours.get(cell, "")) for cell in cells(verdict)))
     return shown
 
 
 def _judge(claim: Claim, records: Sequence[Record], suite: str) -> Verdict:
-    found = [_find(records, claim, side) for side in (claim, claim.versus) if side]
-    value, expected, error, note = found[0][1], claim.expected, None, ""
-    if claim.versus and found[1][1] is not None:
-        expected = claim.factor * found[1][1]
+    ours = _find(records, claim, claim)
+    theirs = _find(records, claim, claim.versus) if claim.versus else None
+    expected = theirs and claim.factor * theirs[1] if claim.versus else claim.expected
+    verdict, error, note = "missing", None, ""
     try:
-        comparable([record for record, _ in found if record])
+        comparable(side[0] for side in (ours, theirs) if side)
+        if ours and expected is not None:
+            error = (ours[1] - expected) / (abs(expected) or 1)
+            verdict = "pass" if _holds(claim, error) else "fail"
     except InputError as refusal:
-        value, note = None, str(refusal)
-    if value is not None and expected is not None:
-        error = (value - expected) / (abs(expected) or 1)
-    return Verdict(
-        id=claim.id,
-        suite=suite,
-        expected=expected,
-        value=value,
-        unit=claim.unit,
-        error=error,
-        tolerance=claim.tolerance,
-        verdict="missing" if error is None else "pass" if _holds(claim, error) else "fail",
-        origin=claim.origin,
-        text=claim.text,
-        source=claim.source,
-        relation=claim.relation,
-        note=note,
-    )
+        note = str(refusal)
+    fields: dict[str, Any] = msgspec.structs.asdict(claim)
+    fields |= {"expected": expected, "value": ours and ours[1], "error": error}
+    return Verdict(**fields, suite=suite, verdict=verdict, note=note)
 
 
 def _holds(claim: Claim, error: float) -> bool:
@@ -156,10 +122,8 @@ def _holds(claim: Claim, error: float) -> bool:
 
 def _find(
     records: Sequence[Record], claim: Claim, side: Quantity
-) -> tuple[Record | None, Number | None]:
+) -> tuple[Record, int | float] | None:
     fit = select(records, experiment=side.experiment, origin=claim.origin, status="ok", **side.case)
-    for record in reversed(fit):
-        for metric in record.metrics:
-            if (metric.name, metric.unit) == (side.metric, claim.unit):
-                return record, metric.value
-    return None, None
+    metrics = [(record, metric) for record in fit for metric in record.metrics]
+    wanted = [(r, m.value) for r, m in metrics if (m.name, m.unit) == (side.metric, claim.unit)]
+    return wanted[-1] if wanted else None

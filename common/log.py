@@ -1,7 +1,7 @@
-"""Say what happens: console and JSON-lines log of each rank, progress, one-line errors.
+"""Say what happens: log lines on the console and in a file per rank, progress, one-line errors.
 
-Results go to stdout; everything here goes to stderr and, where an output folder is given, to
-`<out>/<artifact>/log.jsonl` (`log-rank<k>.jsonl` for the other ranks of a torchrun launch).
+Results go to stdout. All this goes to stderr and, as JSON lines, to `<out>/<artifact>/log.jsonl`
+(`log-rank<k>.jsonl` for the other ranks of a torchrun launch).
 """
 
 import errno
@@ -10,143 +10,96 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 import msgspec
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from common.errors import InputError
 
 _CONSOLE = Console(stderr=True)
-_NAME = "quintet"  # marks the handlers that setup() owns, so that calling it twice adds none
 _log = logging.getLogger(__name__)
 
 
-class _JsonLines(logging.Formatter):
+class _Json(logging.Formatter):
+    converter = time.gmtime
+
     def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "rank": _rank(),
-            "at": f"{record.module}:{record.lineno}",
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        when, message = self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"), super().format(record)
+        line = {"time": when, "level": record.levelname, "logger": record.name, "message": message}
         return msgspec.json.encode(line).decode()
 
 
-class _Plain(logging.StreamHandler[TextIO]):
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr  # the one of now: tests and notebooks replace it
-        super().emit(record)
-
-
 def setup(artifact: str, out: Path | None = None, verbose: bool = False) -> logging.Logger:
-    """Set the process's logging up and return the artifact's logger.
+    """Set the process's logging up anew and return the artifact's logger.
 
     Rank 0 (environment variable RANK) speaks on the console from INFO on (DEBUG when verbose),
     other ranks and other libraries from WARNING on. Without `out` no file is written.
     """
-    rank, root = _rank(), logging.getLogger()
-    for handler in [h for h in root.handlers if h.get_name() == _NAME]:
-        root.removeHandler(handler)
-        handler.close()
-    level = logging.DEBUG if verbose else logging.INFO
-    _add(root, _console_handler(rank), level if rank == "0" else logging.WARNING)
+    rank, level = _rank(), logging.DEBUG if verbose else logging.INFO
+    rich = RichHandler(console=_CONSOLE, show_time=False, show_level=False, show_path=False)
+    handlers: list[logging.Handler] = [rich if _CONSOLE.is_terminal else logging.StreamHandler()]
+    handlers[0].setLevel(level if rank == "0" else logging.WARNING)
     if out is not None:
-        folder = Path(out) / artifact
-        folder.mkdir(parents=True, exist_ok=True)
-        name = "log.jsonl" if rank == "0" else f"log-rank{rank}.jsonl"
-        file = logging.FileHandler(folder / name, encoding="utf-8")
-        file.setFormatter(_JsonLines())
-        _add(root, file, level)
+        file = Path(out, artifact, "log.jsonl" if rank == "0" else f"log-rank{rank}.jsonl")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers[1].setFormatter(_Json())
+    form = (
+        "%(levelname)s %(message)s" if rank == "0" else f"%(levelname)s [rank {rank}] %(message)s"
+    )
+    logging.basicConfig(handlers=handlers, format=form, force=True)
     for name in (artifact, "common"):
         logging.getLogger(name).setLevel(level)
     return logging.getLogger(artifact)
 
 
 @contextmanager
-def progress(total: int, what: str) -> Iterator[Callable[..., None]]:
+def progress(total: int, what: str) -> Generator[Callable[..., None]]:
     """Show how far `total` units of work are; the caller calls `advance(n=1)` as they finish.
 
     A bar on a terminal, elsewhere a log line about every tenth of the work, nothing at all when
     nothing is left to do. Ranks other than 0 stay silent.
     """
-    if total <= 0 or _rank() != "0":
-        yield lambda n=1: None
-    elif not _CONSOLE.is_terminal:
-        yield _lines(total, what)
-    else:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=_CONSOLE) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda n=1: bar.advance(task, n)
+    done, start, idle = 0, time.monotonic(), total <= 0 or _rank() != "0"
+    with Progress(console=_CONSOLE, disable=idle or not _CONSOLE.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+
+        def advance(n: int = 1) -> None:
+            nonlocal done
+            done += n
+            bar.advance(task, n)
+            if bar.disable and not idle and done * 10 // total > (done - n) * 10 // total:
+                _log.info("%s: %d of %d, %.0f s", what, done, total, time.monotonic() - start)
+
+        yield advance
 
 
 @contextmanager
-def guard(verbose: bool = False) -> Iterator[None]:
+def guard(verbose: bool = False) -> Generator[None]:
     """Turn what a user can mend into one line on stderr and an exit status.
 
-    `InputError` and an `OSError` on a path exit with 2, Ctrl-C with 130. Anything else is a
-    defect and keeps its traceback; with `verbose` all of them show it.
+    `InputError` and an `OSError` on a path exit with 2, Ctrl-C with 130; with `verbose` after
+    their traceback. Anything else is a defect and passes.
     """
     try:
         yield
-    except KeyboardInterrupt:
-        _leave("interrupted: what was finished is kept", 130, verbose)
-    except InputError as error:
-        _leave(f"error: {error}", 2, verbose)
-    except BrokenPipeError:
-        raise  # the reader of our output left (`| head`): the command line knows what to do
-    except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
-            raise
-        _leave(f"error: {error.filename or 'writing'}: {error.strerror}", 2, verbose)
-
-
-def _leave(line: str, status: int, verbose: bool) -> None:
-    if verbose:
-        traceback.print_exc()
-    print(" ".join(line.split()), file=sys.stderr)
-    raise SystemExit(status)
-
-
-def _lines(total: int, what: str) -> Callable[..., None]:
-    done, shown, start = 0, 0, time.monotonic()
-
-    def advance(n: int = 1) -> None:
-        nonlocal done, shown
-        done += n
-        if done * 10 // total == shown and done < total:
-            return
-        shown, spent = done * 10 // total, time.monotonic() - start
-        left = f", about {spent / done * (total - done):.0f} s left" if done < total else ""
-        _log.info("%s: %d of %d, %.0f s%s", what, done, total, spent, left)
-
-    return advance
-
-
-def _add(root: logging.Logger, handler: logging.Handler, level: int) -> None:
-    handler.set_name(_NAME)
-    handler.setLevel(level)
-    root.addHandler(handler)
-
-
-def _console_handler(rank: str) -> logging.Handler:
-    if _CONSOLE.is_terminal and rank == "0":
-        return RichHandler(console=_CONSOLE, show_path=False, markup=False)
-    handler = _Plain()
-    prefix = "" if rank == "0" else f"[rank {rank}] "
-    handler.setFormatter(logging.Formatter(f"{prefix}%(levelname)s %(message)s"))
-    return handler
+    except (KeyboardInterrupt, InputError, OSError) as error:
+        line, status = f"error: {error}", 2
+        if isinstance(error, KeyboardInterrupt):
+            line, status = "interrupted: what was finished is kept", 130
+        elif isinstance(error, OSError):
+            if error.filename is None and error.errno != errno.ENOSPC:
+                raise  # a socket, or the closed pipe of `| head`
+            line = f"error: {error.filename or 'results'}: {error.strerror}"
+        if verbose:
+            traceback.print_exc()
+        print(" ".join(line.split()), file=sys.stderr)
+        raise SystemExit(status) from error
 
 
 def _rank() -> str:

@@ -1,13 +1,11 @@
-"""State where results were made: code, image, versions and hardware, once per process.
-
-An id is `<hardware>-<everything>`, so that records of one machine are told from another's by the
-id alone. Nothing heavy is imported to learn a version.
-"""
+"""State where results were made: code, image, versions and hardware, once per process."""
 
 import functools
 import hashlib
+import importlib
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
@@ -17,12 +15,11 @@ from typing import Any
 import msgspec
 
 from common.errors import InputError
-from common.record import append_line
+from common.record import append_line, read_lines
 
-# NVIDIA's apex and the index's package of that name are told apart by the version only.
 _PACKAGES = (
-    *("numpy", "numba", "torch", "msgspec", "highspy", "gurobipy", "ray"),
-    *("deepspeed", "megatron-core", "apex"),
+    *("numpy", "numba", "torch", "msgspec", "highspy", "gurobipy", "ray", "deepspeed"),
+    *("megatron-core", "apex"),  # the index's own "apex", another project, is at 0.9.10dev
 )
 
 
@@ -32,42 +29,38 @@ def collect(extra: Mapping[str, Any] = {}) -> dict[str, Any]:
 
 
 def save(out: Path, extra: Mapping[str, Any] = {}) -> str:
-    """Return the facts' id, having added them once to `<out>/provenance.jsonl`."""
+    """Add the facts once to `<out>/provenance.jsonl` and return their id.
+
+    The id is `<hardware>-<all facts>`, two hashes: it tells one machine's records from another's.
+    """
     facts = collect(extra)
-    name = f"{_digest(facts['hardware'])}-{_digest(facts)}"
-    if name not in _lines(Path(out)):
-        append_line(Path(out) / "provenance.jsonl", msgspec.json.encode({"id": name, **facts}))
+    name = f"{_hash(facts['hardware'])}-{_hash(facts)}"
+    if name not in _saved(out):
+        append_line(Path(out, "provenance.jsonl"), msgspec.json.encode({"id": name, **facts}))
     return name
 
 
 def load(out: Path, name: str) -> dict[str, Any]:
     """Return the facts saved under that id."""
-    if name not in (lines := _lines(Path(out))):
-        raise InputError(f"{out}/provenance.jsonl: no line with id '{name}'; run the case again")
-    return lines[name]
+    if name not in (saved := _saved(out)):
+        raise InputError(f"{out}/provenance.jsonl: no line has the id '{name}'; run the case again")
+    return saved[name]
 
 
-def _lines(out: Path) -> dict[str, dict[str, Any]]:
-    path = out / "provenance.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    decoded = dict[str, dict[str, Any]]()
-    for line in lines:
-        try:
-            facts = msgspec.json.decode(line, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue  # broken by a crash: the next save writes it again
-        decoded[facts.get("id", "")] = facts
-    return decoded
+def _saved(out: Path) -> dict[str, dict[str, Any]]:
+    lines = read_lines(Path(out, "provenance.jsonl"), dict[str, Any])
+    return {facts["id"]: facts for facts in lines}
 
 
-def _digest(facts: object) -> str:
+def _hash(facts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()[:8]
 
 
 @functools.cache
 def _facts() -> dict[str, Any]:
-    gpus, driver = _gpus()
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    info, (gpus, driver) = Path("/proc/cpuinfo"), _gpus()
+    cpu = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "revision": os.environ.get("QUINTET_REVISION") or _revision(),
         "image": os.environ.get("QUINTET_IMAGE"),
@@ -75,32 +68,22 @@ def _facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": {name: _version(name) for name in _PACKAGES},
+        "driver": driver,
         "hardware": {
-            "cpu": _cpu(),
+            "cpu": cpu[1] if cpu else platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
-            "ram_GiB": round(ram / 2**30),
+            "ram_GiB": round(ram),
             "gpus": gpus,
         },
-        "driver": driver,
     }
 
 
 def _revision() -> str | None:
-    """Return the commit, with `-dirty` where tracked files differ; None outside a checkout."""
+    """Return the commit, `-dirty` where tracked files differ from it; None outside a checkout."""
     root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None  # installed elsewhere, perhaps inside somebody else's checkout
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
-    try:
+    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:  # a .git of our own, not one of a checkout around an installed copy
+        command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}", *describe]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -113,22 +96,15 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
-
-
 def _gpus() -> tuple[list[str], str | None]:
-    """Return the GPUs' names and the driver's version, nothing where there is no NVIDIA driver."""
+    """Return the GPUs' names and the driver's version; nothing without a driver."""
     try:
-        import pynvml as nvml
+        nvml: Any = importlib.import_module("pynvml")
     except ImportError:
         return [], None
     try:
         nvml.nvmlInit()
-        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        return [nvml.nvmlDeviceGetName(h) for h in handles], nvml.nvmlSystemGetDriverVersion()
+        handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+        return list(map(nvml.nvmlDeviceGetName, handles)), nvml.nvmlSystemGetDriverVersion()
     except nvml.NVMLError:
         return [], None

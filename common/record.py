@@ -1,7 +1,6 @@
 """Keep results: one JSON line `record/1` per case in results/<artifact>/<suite>.jsonl.
 
-A line is appended whole, synced as its case finishes and never rewritten, so that a crash costs
-at most the line it broke. Metrics have dotted names and SI units (`s`, `By`, `tok/s`, `1`).
+A line is appended whole as its case finishes and never rewritten: a crash costs at most that line.
 """
 
 import contextlib
@@ -11,25 +10,27 @@ import logging
 import math
 import os
 from collections.abc import Iterable
+from operator import methodcaller
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 import msgspec
 
 from common.errors import InputError
 
+T = TypeVar("T")
 Axis = str | int | float | bool
 Origin = Literal["planned", "simulated", "measured", "paper"]
 _log = logging.getLogger(__name__)
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One quantity: its value, and the samples behind it with the warm-ups kept apart."""
+    """One quantity, its name dotted (`search.steps`), its unit SI (`s`, `By`, `tok/s`, `1`)."""
 
     name: str
     value: int | float
     unit: str
-    samples: tuple[float, ...] = ()
+    samples: tuple[float, ...] = ()  # all behind the value, the warm-ups apart
     warmups: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -63,52 +64,52 @@ class RecordFile:
     """The records of one suite, in the order they were made."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self._whole = Path(path), False
+        self.path, self._mended = Path(path), False
 
     def read(self) -> list[Record]:
         """Return all records; a damaged last line is moved to `<file>.damaged` with a warning."""
-        records = list[Record]()
-        with (self.path if self.path.exists() else Path(os.devnull)).open("rb") as file:
-            _lock(file)  # a writer's half-written line is not a damaged one
-            lines = file.readlines()
-            for number, line in enumerate(lines, 1):
-                try:
-                    records.append(msgspec.json.decode(line, type=Record))
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    if number < len(lines) or isinstance(error, msgspec.ValidationError):
-                        raise InputError(f"{self.path}:{number}: not a record: {error}") from error
-                    self._set_aside(line, sum(map(len, lines[:-1])))
-        self._whole = True
+        records, self._mended = read_lines(self.path, Record), True
         return records
 
     def append(self, record: Record) -> None:
         """Write the record's line and return when it is on the disk."""
-        if not self._whole:
+        if not self._mended:
             self.read()
-        append_line(self.path, msgspec.json.encode(record, enc_hook=_python))
+        line = msgspec.json.encode(record, enc_hook=methodcaller("tolist"))  # numpy's numbers
+        append_line(self.path, line)
 
     def finished(self, origin: Origin | None = None) -> set[tuple[str, str]]:
         """Return (experiment, case_id) of each case whose last record (of this origin) is ok."""
         last = latest(r for r in self.read() if origin in (None, r.origin))
         return {(r.experiment, r.case_id) for r in last if r.status == "ok"}
 
-    def _set_aside(self, line: bytes, start: int) -> None:
-        aside = self.path.with_name(f"{self.path.name}.damaged")
-        append_line(aside, line)
-        os.truncate(self.path, start)
-        _log.warning("%s: the damaged last line was moved to %s", self.path, aside.name)
+
+def read_lines(path: Path, kind: type[T]) -> list[T]:
+    """Return the file's lines as `kind`; a damaged last one is set aside, which mends the file."""
+    decoded = list[T]()
+    with (path if path.exists() else Path(os.devnull)).open("rb") as file:
+        _lock(file)  # a line that a writer is at is not a damaged one
+        lines = file.readlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                whole = line if line.endswith(b"\n") else b""
+                decoded.append(msgspec.json.decode(whole, type=kind))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                if number < len(lines) or isinstance(error, msgspec.ValidationError):
+                    raise InputError(f"{path}:{number}: not a line of ours: {error}") from error
+                append_line(Path(f"{path}.damaged"), line.rstrip(b"\n"))
+                os.truncate(path, sum(map(len, lines[:-1])))
+                _log.warning("%s: the damaged last line was moved to %s.damaged", path, path.name)
+    return decoded
 
 
 def append_line(path: Path, line: bytes) -> None:
     """Append one line by one write and sync it; what cannot be written whole is taken back."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+", buffering=0) as file:
+    with path.open("ab", buffering=0) as file:
         _lock(file)
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(end - 1, 0))
-        start = b"" if file.read(1) in (b"", b"\n") else b"\n"
-        whole = start + line.rstrip(b"\n") + b"\n"
-        if file.write(whole) < len(whole):
+        if file.write(line + b"\n") <= len(line):
             file.truncate(end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(file.fileno())
@@ -121,11 +122,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
 
 def select(records: Iterable[Record], **axes: Axis) -> list[Record]:
     """Return the records that have these values in their case or, failing that, their fields."""
-
-    def value(record: Record, name: str) -> object:
-        return record.case.get(name, getattr(record, name, None))
-
-    return [r for r in records if all(value(r, name) == axes[name] for name in axes)]
+    return [r for r in records if all(r.case.get(k, getattr(r, k, None)) == axes[k] for k in axes)]
 
 
 def comparable(records: Iterable[Record], *, mixed: bool = False) -> list[Record]:
@@ -144,7 +141,3 @@ def comparable(records: Iterable[Record], *, mixed: bool = False) -> list[Record
 def _lock(file: IO[bytes]) -> None:
     with contextlib.suppress(OSError):  # some cluster file systems have no locks
         fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _python(value: Any) -> Any:
-    return value.tolist()  # numpy's scalars and arrays, which msgspec does not know
