@@ -151,7 +151,7 @@ def simulate(experiment: Experiment, method: Method, folder: Folder, given: Path
     name = f"{experiment.name}.{plan.method}.pipeline"
     trace = folder.home / "traces" / f"{name}.json"
     write_trace(plan, timeline, trace)
-    save(draw(timeline), folder.figure(name))
+    pictures = save(draw(timeline), folder.figure(name))
     metrics = (
         Metric(name="iteration.time", value=timeline.iteration_ms, unit="ms"),
         Metric(name="plan.cost", value=plan.cost_ms, unit="ms"),
@@ -162,12 +162,7 @@ def simulate(experiment: Experiment, method: Method, folder: Folder, given: Path
         f"the pipeline takes {timeline.iteration_ms:.3f} ms, the closed form {plan.cost_ms:.3f} ms;"
         f" open {trace} at https://ui.perfetto.dev"
     )
-    files = (
-        trace,
-        folder.figure(name).with_suffix(".svg"),
-        folder.figure(name).with_suffix(".png"),
-    )
-    return Done(metrics, files, plan, summary)
+    return Done(metrics, (trace, *pictures), plan, summary)
 
 
 def run(
@@ -226,9 +221,8 @@ def run(
         f" {result.losses[0]:.4f} to {result.losses[-1]:.4f},"
         f" {result.median_iteration_ms:.1f} ms per iteration (predicted {plan.cost_ms:.1f} ms)"
     )
-    return Done(
-        tuple(metrics), (folder.home / "runs" / experiment.name / "run.json",), plan, summary
-    )
+    result_file = folder.home / "runs" / experiment.name / "run.json"
+    return Done(tuple(metrics), (result_file,), plan, summary)
 
 
 def do(
