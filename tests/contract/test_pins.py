@@ -18,9 +18,8 @@ LOCKS = (
     "requirements-dev.txt",
     *(f"docker/{package}/requirements.txt" for package in PACKAGES),
 )
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "requirements.txt").exists(), reason="an image has no requirement files"
-)
+if not (ROOT / "requirements.txt").exists():
+    pytest.skip("an image has no requirement files", allow_module_level=True)
 
 
 def environment(python: str) -> Environment:

@@ -110,6 +110,19 @@ def test_a_users_mistake_is_one_line_and_status_2(image: Image):
     assert "Traceback" not in done.errors
 
 
+def test_ctrl_c_ends_a_suite_in_one_line_and_status_130(image: Image):
+    container = image.client.containers.run(image.id, ["full"], detach=True, network_mode="none")
+    try:
+        next(container.logs(stream=True, follow=True))  # it has begun to say what it does
+        container.kill(signal="SIGINT")
+        assert container.wait(timeout=60)["StatusCode"] == 130
+        errors = container.logs(stdout=False, stderr=True).decode()
+        assert errors.splitlines()[-1].startswith("interrupted: ")
+        assert "Traceback" not in errors
+    finally:
+        container.remove(force=True)
+
+
 def test_what_it_writes_belongs_to_the_caller(image: Image, results: Path):
     owner = results.stat()
     mount = {str(results): {"bind": "/results", "mode": "rw"}}
