@@ -7,8 +7,8 @@ two equal. Runs without the interpreter lock, so layouts are shared out over thr
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from metis.plan.compiled import compiled
 from metis.plan.kernel_balance import (
     BYTES_PER_MS,
     adjust,
@@ -40,7 +40,7 @@ class Found(NamedTuple):
     uncostable: int
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _stage_to_move(t: Tables, slots: Ints, tps: Ints, stages: int, state: Floats, kind: int) -> int:
     best, best_key = -1, np.inf
     for s in range(stages):
@@ -53,7 +53,7 @@ def _stage_to_move(t: Tables, slots: Ints, tps: Ints, stages: int, state: Floats
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _slacks(
     t: Tables, options: Ints, stages: int, batches: int, split: Ints, state: Floats
 ) -> bool:
@@ -65,7 +65,7 @@ def _slacks(
     return fits
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _empty_stages(split: Ints, stages: int) -> int:
     empty = 0
     for s in range(stages):
@@ -73,7 +73,7 @@ def _empty_stages(split: Ints, stages: int) -> int:
     return empty
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _partition_exactly(
     t: Tables,
     rules: Rules,
@@ -96,7 +96,7 @@ def _partition_exactly(
     return -1, 2
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _partition_as_original(
     t: Tables,
     rules: Rules,
@@ -135,7 +135,7 @@ def _partition_as_original(
     return -1, failed
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def plan_cost(
     t: Tables, options: Ints, split: Ints, counted: int, batches: int, sends_every_batch: bool
 ) -> float:
@@ -187,7 +187,7 @@ class Work(NamedTuple):
     first_state: Floats
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _scratch(stages: int) -> Work:
     return Work(
         np.zeros(stages, dtype=np.int64),
@@ -200,7 +200,7 @@ def _scratch(stages: int) -> Work:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _choose_options(t: Tables, layout: Ints, b: int, work: Work) -> bool:
     """Look up every stage's option; False if one strategy is invalid."""
     for s in range(len(layout)):
@@ -210,7 +210,7 @@ def _choose_options(t: Tables, layout: Ints, b: int, work: Work) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _partition(t: Tables, rules: Rules, stages: int, batches: int, w: Work) -> tuple[int, int]:
     if rules.lossy_balancer:
         return _partition_as_original(
@@ -221,7 +221,7 @@ def _partition(t: Tables, rules: Rules, stages: int, batches: int, w: Work) -> t
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _state_kind(rules: Rules, attempt: int) -> int:
     """Return which slacks the next move looks at."""
     if rules.stratified and attempt != 1:
@@ -229,7 +229,7 @@ def _state_kind(rules: Rules, attempt: int) -> int:
     return MEMORY_STATE if attempt > 0 else NO_STATE
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _move(t: Tables, layout: Ints, kind: int, w: Work) -> bool:
     """Turn one stage's (dp, tp) into (dp / 2, 2 tp); False if none can."""
     state = w.first_state if kind == FIRST_STATE else w.memory_state
@@ -240,7 +240,7 @@ def _move(t: Tables, layout: Ints, kind: int, w: Work) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _walk_chain(
     t: Tables,
     rules: Rules,
@@ -282,7 +282,7 @@ def _walk_chain(
             return survivors, total_steps
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _longest_chain(t: Tables, starts: Ints, slots: Ints, begin: int, end: int) -> tuple[int, int]:
     """Return the most stages of a layout and the most vectors that a chain can have."""
     most_stages, most_vectors = 0, 0
@@ -295,7 +295,7 @@ def _longest_chain(t: Tables, starts: Ints, slots: Ints, begin: int, end: int) -
     return most_stages, most_vectors
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def walk_layouts(
     t: Tables,
     rules: Rules,

@@ -1,17 +1,17 @@
 """Compiled twins of `balance.py` and of the memory repair in `memory.py`."""
 
 import numpy as np
-from numba import njit
 
 from metis.plan.balance import SUB_LAYERS, UNOWNED
+from metis.plan.compiled import compiled
 from metis.plan.cost import BYTES_PER_MS
-from metis.plan.memory import ADJUST_SAFETY, ENOUGH, SPARE
+from metis.plan.memory import ADJUST_SAFETY, ENOUGH, SMALLEST_DEMAND, SPARE
 from metis.plan.tables import Floats, Ints, Tables
 
 __all__ = ["BYTES_PER_MS", "adjust", "min_max_split", "sub_layer_split", "tightest"]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def tightest(t: Tables, option: int, first: int, end: int, in_flight: int) -> tuple[float, float]:
     """Return (demand, capacity) of the option's tightest memory kind."""
     demand, capacity = 0.0, 0.0
@@ -27,7 +27,7 @@ def tightest(t: Tables, option: int, first: int, end: int, in_flight: int) -> tu
     return demand, capacity
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _within(
     t: Tables, option: int, first: int, end: int, bound: float, in_flight: int, memory: bool
 ) -> bool:
@@ -39,7 +39,7 @@ def _within(
     return demand <= capacity
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill(
     t: Tables,
     options: Ints,
@@ -66,7 +66,7 @@ def _fill(
     return split[stages] == layers
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill_backward(
     t: Tables,
     options: Ints,
@@ -94,7 +94,7 @@ def _fill_backward(
     return split[0] == 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _bottleneck(t: Tables, options: Ints, stages: int, split: Ints) -> float:
     worst = 0.0
     for s in range(stages):
@@ -102,7 +102,7 @@ def _bottleneck(t: Tables, options: Ints, stages: int, split: Ints) -> float:
     return worst
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _total(t: Tables, options: Ints, stages: int, split: Ints) -> float:
     total = 0.0
     for s in range(stages):
@@ -110,7 +110,7 @@ def _total(t: Tables, options: Ints, stages: int, split: Ints) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def min_max_split(
     t: Tables,
     options: Ints,
@@ -140,7 +140,7 @@ def min_max_split(
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def adjust(
     performance: Floats, capacity: Floats, demand: Floats, stages: int, spare: Floats
 ) -> bool:
@@ -148,7 +148,7 @@ def adjust(
     need, total_spare = 0.0, 0.0
     given = performance[:stages].copy()
     for s in range(stages):
-        scaled = given[s] * capacity[s] / demand[s]
+        scaled = given[s] * capacity[s] / max(demand[s], SMALLEST_DEMAND)
         if capacity[s] > demand[s]:
             spare[s] = scaled - given[s]
         else:
@@ -180,7 +180,7 @@ def adjust(
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sub_layer_split(performance: Floats, stages: int, layer_demand: Floats, split: Ints) -> None:
     """Write the original's split (cumulative owned layers) into `split`."""
     layers = len(layer_demand)
@@ -211,7 +211,7 @@ def sub_layer_split(performance: Floats, stages: int, layer_demand: Floats, spli
     _count_whole_layers(owner, performance, stages, layer_demand, split)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _take_backward(
     owner: Ints, capacity: Floats, smallest: Ints, largest: Ints, stages: int, layer_demand: Floats
 ) -> None:
@@ -229,7 +229,7 @@ def _take_backward(
             largest[last] = max(largest[last], q)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _roomiest(capacity: Floats, smallest: Ints, largest: Ints, stages: int, q: int) -> int:
     before, high, after, low = 0, -1, stages - 1, np.iinfo(np.int64).max
     for s in range(stages):
@@ -246,7 +246,7 @@ def _roomiest(capacity: Floats, smallest: Ints, largest: Ints, stages: int, q: i
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_whole_layers(
     owner: Ints, performance: Floats, stages: int, layer_demand: Floats, split: Ints
 ) -> None:
@@ -275,7 +275,7 @@ def _count_whole_layers(
         split[s + 1] = split[s] + owned[s]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _owned_range(layer_owner: Ints, s: int) -> tuple[int, int]:
     first, end = 0, 0
     for layer in range(len(layer_owner)):
@@ -286,7 +286,7 @@ def _owned_range(layer_owner: Ints, s: int) -> tuple[int, int]:
     return first, end
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _smooth(
     layer_owner: Ints, owned: Ints, left: Floats, stages: int, layer_demand: Floats
 ) -> None:

@@ -13,8 +13,8 @@ A layout whose stages cannot hold all blocks in memory has no plan either.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from metis.plan.compiled import compiled
 from metis.plan.kernel_balance import tightest
 from metis.plan.tables import Floats, Ints, Tables
 
@@ -51,7 +51,7 @@ class Completions(NamedTuple):
     """Most blocks that fit into memory."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def completions(bounds: StageBounds, sizes: Ints, allowed: Ints, stages: int) -> Completions:
     """Return the best completions by dynamic programming over (stages left, rank)."""
     devices = bounds.pace.shape[0]
@@ -75,7 +75,7 @@ def completions(bounds: StageBounds, sizes: Ints, allowed: Ints, stages: int) ->
     return Completions(pace, fastest, last, room)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _most_blocks(t: Tables, option: int, flight: int) -> int:
     """Return the most consecutive blocks that fit on a stage, -1 if not even one layer does."""
     layers = t.ranges.shape[1] - 1
@@ -91,7 +91,7 @@ def _most_blocks(t: Tables, option: int, flight: int) -> int:
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def slot_rooms(t: Tables, b: int, flights: int) -> Floats:
     """Return the most blocks of every slot with 1..flights micro-batches in flight.
 
@@ -112,7 +112,7 @@ def slot_rooms(t: Tables, b: int, flights: int) -> Floats:
     return rooms
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def lower_bound(
     blocks: int, batches: int, pace: float, fastest: float, first: float, last: float
 ) -> float:
@@ -121,7 +121,7 @@ def lower_bound(
     return (batches - 1) * slowest + max(slowest, blocks / fastest) + first + last
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def root_bound(
     bounds: StageBounds,
     rest: Completions,
@@ -153,7 +153,7 @@ def root_bound(
     return best
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def promising_layouts(
     bounds: StageBounds,
     rest: Completions,

@@ -7,8 +7,8 @@ that starts at r, its (dp, tp) and the end of its layers. Shapes: N ranks, L lay
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from metis.plan.compiled import compiled
 from metis.plan.cost import BYTES_PER_MS
 from metis.plan.kernel_balance import tightest
 from metis.plan.tables import Floats, Ints, Tables
@@ -28,13 +28,13 @@ class Cover(NamedTuple):
     """End of the layers of its first stage."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _least_send(t: Tables, o: int, before_head: bool, bandwidth: float) -> float:
     amount = t.send_before_head[o] if before_head else t.send_hidden[o]
     return amount / (bandwidth * BYTES_PER_MS)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cover(
     t: Tables,
     slots_at: Ints,

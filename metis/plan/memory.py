@@ -7,6 +7,9 @@ from metis.plan.stages import StageOption
 ADJUST_SAFETY = 0.9
 """The original shrinks an overflowing stage a little more than needed."""
 
+SMALLEST_DEMAND = 1e-3
+"""MB that an empty stage counts as, so that it can be divided by."""
+
 ENOUGH = 0.01
 """Performance still to be handed out below which the original stops."""
 
@@ -54,7 +57,7 @@ def adjust(
     """
     kept, spare, need = [], [], 0.0
     for c, room, used in zip(performance, capacity, demand, strict=True):
-        scaled = c * room / used
+        scaled = c * room / max(used, SMALLEST_DEMAND)
         if room > used:
             kept.append(c)
             spare.append(scaled - c)

@@ -118,6 +118,8 @@ class _Sequence:
     def _bounds(self, b: int) -> StageBounds:
         """Return the least values over the strategies of every stage."""
         t, batches = self.tables, int(self.tables.batches[b])
+        if len(t.performance) == 0:
+            return _no_stages(self.problem.devices, len(self.sizes))
         blocks = np.arange(1, t.ranges.shape[1] - 2)
         layer = t.ranges.shape[1] - 1
         block_ms = t.ranges[:, blocks, blocks + 1].min(axis=1)
@@ -147,6 +149,12 @@ class _Sequence:
     def groups(self, row: NDArray[np.int64]) -> Groups:
         """Return the group sizes of a row of size indices."""
         return tuple(int(size) for size in self.sizes[row])
+
+
+def _no_stages(devices: int, sizes: int) -> StageBounds:
+    """Return the bounds of a cluster on which no strategy is valid anywhere."""
+    nothing, never = np.zeros((devices, sizes)), np.full((devices, sizes), np.inf)
+    return StageBounds(nothing, never, never, np.full((devices, sizes, 1), -np.inf))
 
 
 class _Search:

@@ -99,7 +99,8 @@ class TableBuilder:
 
     def build(self) -> Tables:
         """Return the arrays of everything collected so far."""
-        options, depth = self._options, max(len(rows) for rows in self._rows)
+        options, depth = self._options, max((len(rows) for rows in self._rows), default=1)
+        layers = self.model.problem.model.layers
         option_of = np.full((len(self._rows), depth, len(self.batches)), -1, dtype=np.int64)
         for slot, rows in enumerate(self._rows):
             option_of[slot, : len(rows)] = rows
@@ -111,7 +112,7 @@ class TableBuilder:
         return Tables(
             option_of=option_of,
             size=ints(size for _, size in self._slots),
-            ranges=np.stack(self._ranges) if self._ranges else np.zeros((1, 1, 1)),
+            ranges=np.stack(self._ranges) if self._ranges else np.zeros((1, layers + 1, layers + 1)),
             performance=floats(o.performance for o in options),
             time=time,
             memory_start=np.cumsum([0, *(len(o.memory) for o in options)]).astype(np.int64),

@@ -1,0 +1,145 @@
+"""Twins, invariants and bounds of the search on random problems."""
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metis.plan.convert import to_plan
+from metis.plan.memory import slacks
+from metis.plan.optimal import optimal
+from metis.plan.plans import check
+from metis.plan.problem import POLICIES, Policy, Problem
+from metis.plan.search import RankedPlan, search
+from metis.plan.switches import Switches
+from metis.plan.wider import wider
+from tests.metis.problems import COMPAT, STRICT, problems
+
+SLOW = settings(max_examples=25, deadline=None)
+policies = st.sampled_from(POLICIES)
+
+
+def with_switches(problem: Problem, switches: Switches) -> Problem:
+    return msgspec.structs.replace(problem, switches=switches)
+
+
+def assert_twins(problem: Problem, policy: Policy) -> None:
+    compiled = search(problem, policy)
+    readable = search(problem, policy, engine="readable")
+    assert compiled.steps == readable.steps
+    assert compiled.uncostable == readable.uncostable
+    for name, a, b in zip(compiled.plans._fields, compiled.plans, readable.plans, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@SLOW
+@given(problem=problems(), policy=policies)
+def test_compiled_and_readable_engines_agree_in_strict_mode(
+    problem: Problem, policy: Policy
+) -> None:
+    assert_twins(problem, policy)
+
+
+@SLOW
+@given(problem=problems(powers_of_two=True, switches=COMPAT), policy=policies)
+def test_compiled_and_readable_engines_agree_in_compat_mode(
+    problem: Problem, policy: Policy
+) -> None:
+    assert_twins(problem, policy)
+
+
+@SLOW
+@given(
+    problem=problems(powers_of_two=True),
+    policy=policies,
+    flags=st.fixed_dictionaries({name: st.booleans() for name in Switches.__struct_fields__}),
+)
+def test_engines_agree_for_every_set_of_switches(
+    problem: Problem, policy: Policy, flags: dict[str, bool]
+) -> None:
+    # A missing profile may end the whole search by design; both engines then stop the same way.
+    assert_twins(with_switches(problem, Switches(**flags | {"missing_profile_aborts": False})), policy)
+
+
+def every_plan(problem: Problem) -> list[RankedPlan]:
+    found = []
+    for policy in POLICIES:
+        result = search(problem, policy)
+        found += [result.plan(index) for index in range(len(result.plans.cost))]
+    return found
+
+
+@settings(max_examples=15, deadline=None)
+@given(problem=problems())
+def test_every_strict_plan_can_be_carried_out(problem: Problem) -> None:
+    for found in every_plan(problem)[:200]:
+        check(to_plan(found, experiment="x", method="metis", mode="strict"))
+        options, split = found.survivor.options, found.survivor.split
+        assert min(slacks(options, split, found.batches)) >= 0
+        for option in options:
+            nodes = [found.model.ranks.ranks[option.first_rank + i].node for i in range(option.devices)]
+            for replica in range(option.dp):
+                group = nodes[replica * option.tp : (replica + 1) * option.tp]
+                assert len(set(group)) == 1, "a tensor group leaves its node"
+
+
+def enumerated_best(problem: Problem) -> float | None:
+    costs = []
+    for policy in POLICIES:
+        result = search(problem, policy)
+        best = result.best(result.consistent & (result.plans.empty == 0))
+        costs += [best.cost_ms] if best else []
+    return min(costs, default=None)
+
+
+@SLOW
+@given(problem=problems())
+def test_optimal_equals_full_enumeration_in_strict_mode(problem: Problem) -> None:
+    unlimited = msgspec.structs.replace(problem, max_permute_len=128)
+    found = optimal(unlimited)
+    assert found.proven
+    assert (found.plan.cost_ms if found.plan else None) == enumerated_best(unlimited)
+
+
+@SLOW
+@given(problem=problems(powers_of_two=True, switches=COMPAT))
+def test_optimal_equals_full_enumeration_in_compat_mode(problem: Problem) -> None:
+    unlimited = msgspec.structs.replace(problem, max_permute_len=128)
+    found = optimal(unlimited)
+    assert (found.plan.cost_ms if found.plan else None) == enumerated_best(unlimited)
+
+
+@SLOW
+@given(problem=problems())
+def test_wider_bound_is_below_every_plan_of_every_method(problem: Problem) -> None:
+    found, best = wider(problem), enumerated_best(problem)
+    if found.plan is not None:
+        assert found.lower_bound_ms <= found.plan.cost_ms * (1 + 1e-12)
+        plan = to_plan(found.plan, experiment="x", method="wider", mode="strict")
+        check(plan)
+        assert min(slacks(found.plan.survivor.options, found.plan.survivor.split, plan.batches)) >= 0
+    if best is not None:
+        assert found.lower_bound_ms <= best * (1 + 1e-12)
+
+
+@settings(max_examples=10, deadline=None)
+@given(problem=problems())
+def test_an_interrupted_wider_search_still_bounds(problem: Problem) -> None:
+    whole, cut = wider(problem), wider(problem, time_limit_s=1e-9)
+    assert not cut.finished
+    assert cut.lower_bound_ms <= whole.lower_bound_ms * (1 + 1e-12)
+
+
+@settings(max_examples=10, deadline=None)
+@given(problem=problems())
+def test_an_interrupted_optimal_search_still_bounds(problem: Problem) -> None:
+    whole, cut = optimal(problem), optimal(problem, time_limit_s=1e-9)
+    assert not cut.proven or cut.cells == 0
+    assert cut.lower_bound_ms <= whole.lower_bound_ms * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("name", Switches.__struct_fields__)
+def test_modes_set_every_switch(name: str) -> None:
+    assert getattr(COMPAT, name) is True
+    assert getattr(STRICT, name) is False
