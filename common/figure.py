@@ -32,8 +32,8 @@ def save(fig: "Figure", stem: Path) -> tuple[Path, Path]:
     svg, png = Path(f"{stem}.svg"), Path(f"{stem}.png")
     svg.parent.mkdir(parents=True, exist_ok=True)
     with style():
-        fig.savefig(svg, metadata={"Date": None})
-        fig.savefig(png, metadata={"Software": None})
+        for path, stamp in ((svg, "Date"), (png, "Software")):
+            fig.savefig(path, metadata={stamp: None})  # pyright: ignore[reportUnknownMemberType]
     return svg, png
 
 

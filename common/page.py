@@ -73,9 +73,11 @@ def render(out: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    page.globals |= {"columns": COLUMNS, "cells": cells, "number": number}
     text = page.get_template("page.html.j2").render(
         sections=sections,
+        columns=COLUMNS,
+        cells=cells,
+        number=number,
         known={name: _facts(out, name) for s in sections for name in s.provenance},
         drawing=partial(_drawing, Path(out)),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
