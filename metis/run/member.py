@@ -53,7 +53,7 @@ def live(
     """Live as a rank: join the others, do the task, send the result or the failure."""
     rank, world = seat.rank, seat.world
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the starter, which ends us
-    #    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
     os.environ["LOCAL_WORLD_SIZE"] = str(seat.cores_for)
     # All ranks are on this machine, whose own name need not resolve to an address.
