@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +38,18 @@ if __name__ == "__main__":
         training=Training(dtype="float64", timeout_s=60),
         on_step=lambda step, loss: print(step, loss, flush=True),
     )
+"""
+
+SLEEPERS = """
+import time
+from metis.run.ranks import run_ranks
+
+def sleep(rank, report):
+    report(rank)
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    run_ranks(sleep, 2, on_report=lambda rank: print(rank, flush=True))
 """
 
 
@@ -167,31 +180,43 @@ def test_a_killed_rank_ends_the_run_with_one_line():
 
 
 @pytest.fixture
-def started(tmp_path):
-    """A process of its own that trains for ever, past its first step."""
-    write(replicas(2), tmp_path / "plan.json")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", tmp_path / "plan.json", "1000000", tmp_path],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    process.stdout.readline()
-    yield process
-    process.kill()
-    process.wait()
+def start(tmp_path):
+    """Start a script as a process of its own; return it and all below it, at work."""
+    begun = []
+
+    def begin(script, *arguments):
+        (tmp_path / "script.py").write_text(script)
+        with (tmp_path / "errors").open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, tmp_path / "script.py", *arguments],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        begun.append(process.pid)
+        process.stdout.readline()
+        process.stdout.readline()
+        begun.extend(children(process.pid))
+        return process, begun[1:]
+
+    yield begin
+    for pid in filter(alive, begun):
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
-def test_no_rank_outlives_the_process_that_started_it(started, sent):
-    below = children(started.pid)
+@pytest.mark.parametrize("busy", [True, False], ids=["training", "asleep"])
+def test_no_rank_outlives_the_process_that_started_it(start, tmp_path, sent, busy):
+    write(replicas(2), tmp_path / "plan.json")
+    training = (SCRIPT, tmp_path / "plan.json", "1000000", tmp_path)
+    process, below = start(*training) if busy else start(SLEEPERS)
     assert len(below) >= 3  # the fork server and two ranks
-    started.send_signal(sent)
-    _, errors = started.communicate(timeout=20)
-    assert started.returncode != 0
+    process.send_signal(sent)
+    assert process.wait(20) != 0
+    process.stdout.close()
+    errors = (tmp_path / "errors").read_text()
     assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
     wait_until(lambda: not any(alive(pid) for pid in below), 10)
 
@@ -201,6 +226,8 @@ def test_torchrun_on_two_unequal_nodes_equals_ranks_started_here(tmp_path):
     plan = replicas(3)
     write(plan, tmp_path / "plan.json")
     (tmp_path / "script.py").write_text(SCRIPT)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     agents = [
         subprocess.Popen(
             [
@@ -211,7 +238,7 @@ def test_torchrun_on_two_unequal_nodes_equals_ranks_started_here(tmp_path):
                 f"--node-rank={node}",
                 f"--nproc-per-node={ranks}",
                 "--rdzv-backend=static",
-                "--rdzv-endpoint=127.0.0.1:29511",
+                f"--rdzv-endpoint=127.0.0.1:{port}",
                 str(tmp_path / "script.py"),
                 str(tmp_path / "plan.json"),
                 "2",
