@@ -26,8 +26,8 @@ def resolve(
 ) -> T:
     """Return the experiment of that name or TOML file, with the overrides applied.
 
-    An override is `path=value` with TOML's dotted keys (`stages.0.layers=3`) and a TOML value, a
-    bare word or `null`; a table changes only the fields it names. The whole is checked again.
+    An override is `path=value` with a dotted path (`stages.0.layers=3`; a key that holds dots in
+    double quotes) and a TOML value, a bare word or `null`. The result is checked as a whole.
     """
     if name_or_path in named:
         value, source = named[name_or_path], f"experiment '{name_or_path}'"
@@ -92,7 +92,7 @@ def _explain(message: str, found: Any, kind: type) -> str:
     for name, index in re.findall(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]", where):
         step = name or index
         if step == "...":  # msgspec hides a dict's key
-            step = next(key for key in found if any(_error({key: found[key]}, t) for t in types))
+            step = next(key for key in found if all(_error({key: found[key]}, t) for t in types))
         found, types = found[int(step) if isinstance(found, list) else step], _below(types, step)
         steps.append(step)
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):

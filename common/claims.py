@@ -14,6 +14,7 @@ from common.errors import InputError
 from common.record import Axis, Origin, Record, comparable, latest, select
 
 COLUMNS = ("claim", "verdict", "published", "ours", "error", "tolerance", "origin", "source")
+Found = tuple[Record, int | float]
 
 
 class Quantity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,7 +108,9 @@ def _judge(claim: Claim, records: Sequence[Record], suite: str) -> Verdict:
         comparable(side[0] for side in (ours, theirs) if side)
         if ours and expected is not None:
             error = (ours[1] - expected) / (abs(expected) or 1)
-            verdict = "pass" if _holds(claim, error) else "fail"
+            above, below = error >= -claim.tolerance, error <= claim.tolerance
+            holds = {"=": above and below, ">=": above, "<=": below}[claim.relation]
+            verdict = "pass" if holds else "fail"
     except InputError as refusal:
         note = str(refusal)
     fields: dict[str, Any] = msgspec.structs.asdict(claim)
@@ -115,14 +118,7 @@ def _judge(claim: Claim, records: Sequence[Record], suite: str) -> Verdict:
     return Verdict(**fields, suite=suite, verdict=verdict, note=note)
 
 
-def _holds(claim: Claim, error: float) -> bool:
-    above, below = error >= -claim.tolerance, error <= claim.tolerance
-    return {"=": above and below, ">=": above, "<=": below}[claim.relation]
-
-
-def _find(
-    records: Sequence[Record], claim: Claim, side: Quantity
-) -> tuple[Record, int | float] | None:
+def _find(records: Sequence[Record], claim: Claim, side: Quantity) -> Found | None:
     fit = select(records, experiment=side.experiment, origin=claim.origin, status="ok", **side.case)
     metrics = [(record, metric) for record in fit for metric in record.metrics]
     wanted = [(r, m.value) for r, m in metrics if (m.name, m.unit) == (side.metric, claim.unit)]

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = (  # petroff10, told apart by the colour-blind; paper.mplstyle cycles through them too
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
-)
-_HATCHES = (
-    *("", "///", "xxx", "---", "+++"),  # no dots: one drawing of them takes 250 kB
-    *("|||", "\\\\\\", "//--", "xx++", "||//"),
-)
+# No dots among them: a single drawing of those takes 250 kB.
+_HATCHES = ("", "///", "xxx", "---", "+++", "|||", "\\\\\\", "//--", "xx++", "||//")
 
 
 @contextmanager
@@ -38,5 +32,7 @@ def save(fig: "Figure", stem: Path) -> tuple[Path, Path]:
 
 
 def method_style(i: int) -> dict[str, str]:
-    """Return the colour and hatch of a method's bars, the same in all figures."""
-    return {"color": _COLOURS[i % 10], "hatch": _HATCHES[i % 10]}
+    """Return the colour (the style's i-th) and hatch of a method's bars, the same everywhere."""
+    from matplotlib import color_sequences, colors
+
+    return {"color": colors.to_hex(color_sequences["petroff10"][i % 10]), "hatch": _HATCHES[i % 10]}

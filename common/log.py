@@ -1,8 +1,4 @@
-"""Say what happens: log lines on the console and in a file per rank, progress, one-line errors.
-
-Results go to stdout. All this goes to stderr and, as JSON lines, to `<out>/<artifact>/log.jsonl`
-(`log-rank<k>.jsonl` for the other ranks of a torchrun launch).
-"""
+"""Say what happens, on stderr and as JSON lines: log of each rank, progress, one-line errors."""
 
 import errno
 import logging
@@ -22,25 +18,22 @@ from rich.progress import Progress
 from common.errors import InputError
 
 _CONSOLE = Console(stderr=True)
-_log = logging.getLogger(__name__)
 
 
 class _Json(logging.Formatter):
-    converter = time.gmtime
-
     def format(self, record: logging.LogRecord) -> str:
-        when, message = self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"), super().format(record)
-        line = {"time": when, "level": record.levelname, "logger": record.name, "message": message}
-        return msgspec.json.encode(line).decode()
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        line = {"time": when, "level": record.levelname, "logger": record.name}
+        return msgspec.json.encode(line | {"message": super().format(record)}).decode()
 
 
 def setup(artifact: str, out: Path | None = None, verbose: bool = False) -> logging.Logger:
     """Set the process's logging up anew and return the artifact's logger.
 
-    Rank 0 (environment variable RANK) speaks on the console from INFO on (DEBUG when verbose),
-    other ranks and other libraries from WARNING on. Without `out` no file is written.
+    Rank 0 (environment variable RANK) speaks from INFO on (DEBUG when verbose), other ranks and
+    other libraries from WARNING on; log.jsonl or log-rank<k>.jsonl in `<out>/<artifact>` has all.
     """
-    rank, level = _rank(), logging.DEBUG if verbose else logging.INFO
+    rank, level = os.environ.get("RANK", "0"), logging.DEBUG if verbose else logging.INFO
     rich = RichHandler(console=_CONSOLE, show_time=False, show_level=False, show_path=False)
     handlers: list[logging.Handler] = [rich if _CONSOLE.is_terminal else logging.StreamHandler()]
     handlers[0].setLevel(level if rank == "0" else logging.WARNING)
@@ -49,9 +42,7 @@ def setup(artifact: str, out: Path | None = None, verbose: bool = False) -> logg
         file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
         handlers[1].setFormatter(_Json())
-    form = (
-        "%(levelname)s %(message)s" if rank == "0" else f"%(levelname)s [rank {rank}] %(message)s"
-    )
+    form = f"%(levelname)s {'' if rank == '0' else f'[rank {rank}] '}%(message)s"
     logging.basicConfig(handlers=handlers, format=form, force=True)
     for name in (artifact, "common"):
         logging.getLogger(name).setLevel(level)
@@ -60,12 +51,12 @@ def setup(artifact: str, out: Path | None = None, verbose: bool = False) -> logg
 
 @contextmanager
 def progress(total: int, what: str) -> Generator[Callable[..., None]]:
-    """Show how far `total` units of work are; the caller calls `advance(n=1)` as they finish.
+    """Yield `advance(n=1)`, to be called as the `total` units of work finish.
 
-    A bar on a terminal, elsewhere a log line about every tenth of the work, nothing at all when
-    nothing is left to do. Ranks other than 0 stay silent.
+    Rank 0 shows a bar on a terminal, elsewhere a log line about every tenth of the work, and
+    nothing at all when nothing is left to do.
     """
-    done, start, idle = 0, time.monotonic(), total <= 0 or _rank() != "0"
+    done, start, idle = 0, time.monotonic(), total <= 0 or os.environ.get("RANK", "0") != "0"
     with Progress(console=_CONSOLE, disable=idle or not _CONSOLE.is_terminal) as bar:
         task = bar.add_task(what, total=total)
 
@@ -74,17 +65,18 @@ def progress(total: int, what: str) -> Generator[Callable[..., None]]:
             done += n
             bar.advance(task, n)
             if bar.disable and not idle and done * 10 // total > (done - n) * 10 // total:
-                _log.info("%s: %d of %d, %.0f s", what, done, total, time.monotonic() - start)
+                message, spent = "%s: %d of %d, %.0f s", time.monotonic() - start
+                logging.getLogger(__name__).info(message, what, done, total, spent)
 
         yield advance
 
 
 @contextmanager
 def guard(verbose: bool = False) -> Generator[None]:
-    """Turn what a user can mend into one line on stderr and an exit status.
+    """Turn what a user can mend into one line on stderr and status 2, Ctrl-C into status 130.
 
-    `InputError` and an `OSError` on a path exit with 2, Ctrl-C with 130; with `verbose` after
-    their traceback. Anything else is a defect and passes.
+    With `verbose` the traceback comes first. Anything but `InputError` and an `OSError` on a path
+    is a defect and passes.
     """
     try:
         yield
@@ -100,7 +92,3 @@ def guard(verbose: bool = False) -> Generator[None]:
             traceback.print_exc()
         print(" ".join(line.split()), file=sys.stderr)
         raise SystemExit(status) from error
-
-
-def _rank() -> str:
-    return os.environ.get("RANK", "0")

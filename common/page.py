@@ -2,17 +2,15 @@
 
 import html
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from common.claims import COLUMNS, Verdict, cells, number
-from common.errors import InputError
-from common.provenance import load
+from common.provenance import saved
+from common.record import read_lines
 
 _KEYS = ("id", "suite", "expected", "value", "unit", "error", "tolerance", "verdict", "origin")
 
@@ -50,53 +48,27 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_section(out: Path, section: Section) -> Path:
     """Write `<out>/<artifact>/section.json`, which `render` finds."""
-    text = msgspec.json.format(msgspec.json.encode(section)).decode()
-    return _write(Path(out, section.artifact, "section.json"), text)
+    return _write(Path(out, section.artifact, "section.json"), msgspec.json.encode(section))
 
 
 def render(out: Path) -> Path:
     """Write `<out>/report.html` and `<out>/claims.json` from every section under `out`."""
     import jinja2
 
-    sections = [_section(path) for path in sorted(Path(out).glob("*/section.json"))]
-    claims = [
-        {"artifact": s.artifact} | {key: getattr(v, key) for key in _KEYS}
-        for s in sections
-        for v in s.verdicts
-    ]
-    _write(Path(out, "claims.json"), msgspec.json.format(msgspec.json.encode(claims)).decode())
+    paths = sorted(Path(out).glob("*/section.json"))
+    sections = [section for path in paths for section in read_lines(path, Section)]
+    verdicts = [(s.artifact, verdict) for s in sections for verdict in s.verdicts]
+    claims = [{"artifact": a} | {key: getattr(v, key) for key in _KEYS} for a, v in verdicts]
+    _write(Path(out, "claims.json"), msgspec.json.format(msgspec.json.encode(claims)))
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     text = page.get_template("page.html.j2").render(
+        {"columns": COLUMNS, "cells": cells, "number": number, "known": saved(out)},
         sections=sections,
-        columns=COLUMNS,
-        cells=cells,
-        number=number,
-        known={name: _facts(out, name) for s in sections for name in s.provenance},
         drawing=partial(_drawing, Path(out)),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    return _write(Path(out, "report.html"), text)
-
-
-def _section(path: Path) -> Section:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Section)
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: {error}; let that artifact's `report` write it again") from error
-
-
-def _facts(out: Path, name: str) -> Mapping[str, Any]:
-    try:
-        return load(out, name)
-    except InputError as error:
-        return {"lost": str(error)}
+    return _write(Path(out, "report.html"), text.encode())
 
 
 def _drawing(out: Path, figure: Figure, name: str) -> str:
@@ -107,8 +79,8 @@ def _drawing(out: Path, figure: Figure, name: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(figure.alt)}"', 1)
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content.rstrip(b"\n") + b"\n")
     return part.replace(path)

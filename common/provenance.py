@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,21 +36,22 @@ def save(out: Path, extra: Mapping[str, Any] = {}) -> str:
     """
     facts = collect(extra)
     name = f"{_hash(facts['hardware'])}-{_hash(facts)}"
-    if name not in _saved(out):
+    if name not in saved(out):
         append_line(Path(out, "provenance.jsonl"), msgspec.json.encode({"id": name, **facts}))
     return name
 
 
-def load(out: Path, name: str) -> dict[str, Any]:
-    """Return the facts saved under that id."""
-    if name not in (saved := _saved(out)):
-        raise InputError(f"{out}/provenance.jsonl: no line has the id '{name}'; run the case again")
-    return saved[name]
-
-
-def _saved(out: Path) -> dict[str, dict[str, Any]]:
+def saved(out: Path) -> dict[str, dict[str, Any]]:
+    """Return all facts saved under `out` by their ids."""
     lines = read_lines(Path(out, "provenance.jsonl"), dict[str, Any])
     return {facts["id"]: facts for facts in lines}
+
+
+def load(out: Path, name: str) -> dict[str, Any]:
+    """Return the facts saved under that id."""
+    if name in (facts := saved(out)):
+        return facts[name]
+    raise InputError(f"{out}/provenance.jsonl: no line has the id '{name}'; run the case again")
 
 
 def _hash(facts: object) -> str:
@@ -59,52 +61,36 @@ def _hash(facts: object) -> str:
 @functools.cache
 def _facts() -> dict[str, Any]:
     info, (gpus, driver) = Path("/proc/cpuinfo"), _gpus()
-    cpu = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    model = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
+    cpu = model[1] if model else platform.processor() or platform.machine()
+    ram = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    installed = {found.name: found.version for found in metadata.distributions()}
     return {
         "revision": os.environ.get("QUINTET_REVISION") or _revision(),
         "image": os.environ.get("QUINTET_IMAGE"),
         "base": os.environ.get("QUINTET_BASE"),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: installed.get(name) for name in _PACKAGES},
         "driver": driver,
-        "hardware": {
-            "cpu": cpu[1] if cpu else platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "ram_GiB": round(ram),
-            "gpus": gpus,
-        },
+        "hardware": {"cpu": cpu, "cores": os.cpu_count(), "ram_GiB": ram, "gpus": gpus},
     }
 
 
 def _revision() -> str | None:
-    """Return the commit, `-dirty` where tracked files differ from it; None outside a checkout."""
+    """Return the commit of our own checkout, `-dirty` where tracked files differ from it."""
     root = Path(__file__).parents[1]
-    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    try:  # a .git of our own, not one of a checkout around an installed copy
-        command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}", *describe]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}", *describe]
+    with suppress(FileNotFoundError):  # no git
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 
 def _gpus() -> tuple[list[str], str | None]:
-    """Return the GPUs' names and the driver's version; nothing without a driver."""
-    try:
+    with suppress(ImportError):
         nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
-        return [], None
-    try:
-        nvml.nvmlInit()
-        handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
-        return list(map(nvml.nvmlDeviceGetName, handles)), nvml.nvmlSystemGetDriverVersion()
-    except nvml.NVMLError:
-        return [], None
+        with suppress(nvml.NVMLError):  # no driver
+            nvml.nvmlInit()
+            handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+            return list(map(nvml.nvmlDeviceGetName, handles)), nvml.nvmlSystemGetDriverVersion()
+    return [], None

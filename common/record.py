@@ -3,16 +3,16 @@
 A line is appended whole as its case finishes and never rewritten: a crash costs at most that line.
 """
 
-import contextlib
 import errno
 import fcntl
 import logging
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from operator import methodcaller
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -88,7 +88,8 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
     """Return the file's lines as `kind`; a damaged last one is set aside, which mends the file."""
     decoded = list[T]()
     with (path if path.exists() else Path(os.devnull)).open("rb") as file:
-        _lock(file)  # a line that a writer is at is not a damaged one
+        with suppress(OSError):  # some cluster file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)  # a line that a writer is at is not a damaged one
         lines = file.readlines()
         for number, line in enumerate(lines, 1):
             try:
@@ -107,7 +108,8 @@ def append_line(path: Path, line: bytes) -> None:
     """Append one line by one write and sync it; what cannot be written whole is taken back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
-        _lock(file)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         end = file.seek(0, os.SEEK_END)
         if file.write(line + b"\n") <= len(line):
             file.truncate(end)
@@ -130,14 +132,7 @@ def comparable(records: Iterable[Record], *, mixed: bool = False) -> list[Record
     records = list(records)
     origins = sorted({r.origin for r in records})
     machines = sorted({r.provenance.partition("-")[0] for r in records})
-    if not mixed and max(len(origins), len(machines)) > 1:
-        raise InputError(
-            f"records of different origin ({', '.join(origins)}) or hardware "
-            f"({', '.join(machines)}) are not compared unless mixing them is asked for"
-        )
-    return records
-
-
-def _lock(file: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # some cluster file systems have no locks
-        fcntl.flock(file, fcntl.LOCK_EX)
+    if mixed or max(len(origins), len(machines)) < 2:
+        return records
+    unlike = f"different origin ({', '.join(origins)}) or hardware ({', '.join(machines)})"
+    raise InputError(f"records of {unlike} are not compared unless mixing them is asked for")

@@ -24,7 +24,7 @@ def untouched_root_logger() -> Iterator[None]:
     root.handlers[:], root.level = handlers, level
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_record() -> Callable[..., Record]:
     def make(steps: float = 612, **fields: object) -> Record:
         case = fields.setdefault("case", {"row": 1, "method": "metis"})
@@ -43,7 +43,7 @@ def make_record() -> Callable[..., Record]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_claim() -> Callable[..., Claim]:
     def make(**fields: object) -> Claim:
         known: dict[str, object] = {
@@ -65,10 +65,15 @@ def make_claim() -> Callable[..., Claim]:
 
 
 @pytest.fixture
-def results(
-    tmp_path: Path, make_record: Callable[..., Record], make_claim: Callable[..., Claim]
-) -> Path:
-    """Return a results folder of two artifacts: passed, failed and missing claims, two figures."""
+def results(tmp_path: Path, make_results: Callable[[Path], Path]) -> Path:
+    return make_results(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_results(
+    make_record: Callable[..., Record], make_claim: Callable[..., Claim]
+) -> Callable[[Path], Path]:
+    """Return what fills a folder with two artifacts: passed, failed and missing claims, figures."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     from matplotlib.figure import Figure as Drawing
@@ -80,38 +85,50 @@ def results(
         make_claim(id="off", text="A cost <that> differs & fails", expected=600, tolerance=0.01),
         make_claim(id="lost", text="Nobody ran this", experiment="another"),
     ]
-    for artifact in ("helix", "metis"):
-        with figure.style():
-            drawing = Drawing(figsize=(7, 2.2))
-            axes = drawing.add_subplot()
-            for method in range(3):
-                look = figure.method_style(method)
-                axes.bar(method, 10 + method, label=f"method {method}", **look)
-            axes.legend()
-        figure.save(drawing, tmp_path / artifact / "figures" / "steps")
-        shown = Figure(
-            title=f"Steps of {artifact}",
-            svg=f"{artifact}/figures/steps.svg",
-            alt=f'Three "bars" of {artifact}',
-        )
-        section = Section(
-            artifact=artifact,
-            title=f"The {artifact} artifact",
-            intro="What it does.\n\nAnd why.",
-            tables=(
-                Table(
-                    title="All rows",
-                    columns=("row", "a rather long column name", "wall time", "note", *"abcdefgh"),
-                    rows=(
-                        (1, 1714619, 0.0123456789, None, *[1234567] * 8),
-                        (2, 3, 98765.4321, "x<y", *[7654321] * 8),
+
+    def make(out: Path) -> Path:
+        for artifact in ("helix", "metis"):
+            with figure.style():
+                drawing = Drawing(figsize=(7, 2.2))
+                axes = drawing.add_subplot()
+                for method in range(3):
+                    look = figure.method_style(method)
+                    axes.bar(method, 10 + method, label=f"method {method}", **look)
+                axes.legend()
+            figure.save(drawing, out / artifact / "figures" / "steps")
+            shown = Figure(
+                title=f"Steps of {artifact}",
+                svg=f"{artifact}/figures/steps.svg",
+                alt=f'Three "bars" of {artifact}',
+            )
+            section = Section(
+                artifact=artifact,
+                title=f"The {artifact} artifact",
+                intro="What it does.\n\nAnd why.",
+                tables=(
+                    Table(
+                        title="All rows",
+                        columns=(
+                            "row",
+                            "a rather long column name",
+                            "wall time",
+                            "note",
+                            *"abcdefgh",
+                        ),
+                        rows=(
+                            (1, 1714619, 0.0123456789, None, *[1234567] * 8),
+                            (2, 3, 98765.4321, "x<y", *[7654321] * 8),
+                        ),
                     ),
                 ),
-            ),
-            figures=(shown,),
-            verdicts=tuple(check(claims, [make_record()], "quick")) if artifact == "metis" else (),
-            provenance=(save(tmp_path), "gone-gone"),
-            notes=("A note.",),
-        )
-        write_section(tmp_path, section)
-    return tmp_path
+                figures=(shown,),
+                verdicts=tuple(check(claims, [make_record()], "quick"))
+                if artifact == "metis"
+                else (),
+                provenance=(save(out), "gone-gone"),
+                notes=("A note.",),
+            )
+            write_section(out, section)
+        return out
+
+    return make

@@ -219,11 +219,22 @@ def test_a_later_section_replaces_the_earlier(results: Path):
     assert "The helix artifact" in shown
 
 
-@pytest.mark.parametrize("content", ["", '{"artifact": ', '{"artifact": "metis"}', "\xff"])
-def test_a_broken_section_is_told_by_its_file(results: Path, content: str):
-    (results / "metis" / "section.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(InputError, match=r"metis/section\.json"):
+@pytest.mark.parametrize("content", ['{"artifact": "metis"}\n', "3\n", "{}\n{}\n", "{\n}\n"])
+def test_a_section_of_another_shape_is_told_by_its_file(results: Path, content: str):
+    (results / "metis" / "section.json").write_text(content)
+    with pytest.raises(InputError, match=r"metis/section\.json:1: "):
         render(results)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"artifact": ', b"\xff\x00"])
+def test_a_broken_section_is_left_out_with_a_warning(
+    results: Path, content: bytes, caplog: pytest.LogCaptureFixture
+):
+    (results / "metis" / "section.json").write_bytes(content)
+    shown = page(results).text
+    assert "The helix artifact" in shown
+    assert "The metis artifact" not in shown
+    assert ("metis/section.json" in caplog.text) == bool(content)
 
 
 def test_a_missing_drawing_is_told_by_its_path(results: Path):
