@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from common import provenance
-from common.case import case_id
+from common.case import case_id, to_toml
 from common.errors import InputError
 from common.log import progress
 from common.record import Axis, Metric, Origin, Record, RecordFile
@@ -110,6 +110,8 @@ def write_launch(experiment: Experiment, plan: Plan, folder: Folder) -> Path:
 
     nodes = experiment.load_cluster().in_sequence(plan.node_sequence)
     home = folder.home / "launch" / f"{experiment.name}.{plan.method}"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "experiment.toml").write_text(to_toml(experiment))
     write_launch_files(plan, [(node.host, node.device, node.devices) for node in nodes], home)
     return home
 
@@ -178,27 +180,32 @@ def run(
     """Train for real by the plan and set measured beside predicted times."""
     from metis.measuring import choose_backend
     from metis.run.launch import launch
-    from metis.run.settings import Training
+    from metis.run.settings import RankError, Training
 
     backend = choose_backend(backend)
     plan = plan_for(experiment, method, folder, given, backend)
     settings = experiment.training
+    training = Training(
+        dtype=settings.dtype,
+        learning_rate=settings.learning_rate,
+        tokens=settings.tokens,
+        timeout_s=settings.timeout_s,
+    )
+    home = folder.home / "runs" / experiment.name
     with progress(settings.steps, f"train {experiment.name} on {plan.world_size} ranks") as advance:
-        result = launch(
-            plan,
-            world_size=world_size,
-            backend=backend,
-            steps=settings.steps,
-            seed=seed,
-            out=folder.home / "runs" / experiment.name,
-            training=Training(
-                dtype=settings.dtype,
-                learning_rate=settings.learning_rate,
-                tokens=settings.tokens,
-                timeout_s=settings.timeout_s,
-            ),
-            on_step=lambda step, loss: advance(1),
-        )
+        try:
+            result = launch(
+                plan,
+                world_size=world_size,
+                backend=backend,
+                steps=settings.steps,
+                seed=seed,
+                out=home,
+                training=training,
+                on_step=lambda step, loss: advance(1),
+            )
+        except RankError as error:
+            return Done((), (), None, str(error))
     metrics = [
         Metric(
             name="iteration.time",
@@ -221,8 +228,7 @@ def run(
         f" {result.losses[0]:.4f} to {result.losses[-1]:.4f},"
         f" {result.median_iteration_ms:.1f} ms per iteration (predicted {plan.cost_ms:.1f} ms)"
     )
-    result_file = folder.home / "runs" / experiment.name / "run.json"
-    return Done(tuple(metrics), (result_file,), plan, summary)
+    return Done(tuple(metrics), (home / "run.json",), plan, summary)
 
 
 def do(

@@ -160,8 +160,11 @@ def run(
             world_size=world_size,
             backend=backend,
         )
-        Console().print(show.stages_table(done.metrics))
-        print(done.summary)
+        if done.plan is None:
+            raise InputError(done.summary)
+        if cases.is_first_rank():
+            Console().print(show.stages_table(done.metrics))
+            print(done.summary)
 
 
 @app.command()

@@ -135,11 +135,11 @@ def mixed_44() -> Experiment:
     )
 
 
-def tiny_cpu() -> Experiment:
-    """Return a small model that four CPU ranks really train, in memory that forces a pipeline."""
+def tiny_cpu(ranks: int) -> Experiment:
+    """Return a small model that CPU ranks really train, in memory that forces a pipeline."""
     return Experiment(
-        name="tiny-cpu",
-        about="a 10-layer toy GPT on 2 x 2 CPU ranks: profiled, planned, trained",
+        name=f"tiny-cpu-{ranks}",
+        about=f"a 10-layer toy GPT on {ranks} CPU ranks: profiled, planned, trained",
         model=Model(
             name="toy",
             layers=10,
@@ -154,7 +154,7 @@ def tiny_cpu() -> Experiment:
                 NodeGroup(
                     device="CPU",
                     count=2,
-                    devices=2,
+                    devices=ranks // 2,
                     memory_gb=0.03,
                     intra_bandwidth=2.0,
                     inter_bandwidth=1.0,
@@ -174,7 +174,7 @@ def named() -> dict[str, Experiment]:
     experiments += [strict(row) for row in rows]
     experiments += [as_printed(row, "metis") for row in rows]
     experiments += [as_printed(row, "stratified") for row in rows]
-    experiments += [mixed_44(), tiny_cpu()]
+    experiments += [mixed_44(), tiny_cpu(2), tiny_cpu(4)]
     return {experiment.name: experiment for experiment in experiments}
 
 
@@ -193,7 +193,9 @@ def _rows(*rows: int) -> tuple[Case, ...]:
     return tuple(cases)
 
 
-_REAL = (Case("simulate", "tiny-cpu", "optimal"), Case("run", "tiny-cpu", "optimal"))
+_TRAINED: tuple[Verb, ...] = ("simulate", "run")
+
+_REAL = tuple(Case(verb, f"tiny-cpu-{ranks}", "optimal") for ranks in (2, 4) for verb in _TRAINED)
 
 SUITES: dict[str, tuple[Case, ...]] = {
     "quick": (*_rows(1, 3), *_REAL),

@@ -89,5 +89,3 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         provenance=tuple(sorted({record.provenance for record in records})),
         notes=NOTES,
     )
-
-

@@ -10,6 +10,7 @@ from common.record import Metric, latest
 from metis.cases import OWN, Folder
 from metis.claiming import load_claims
 from metis.experiments import SUITES, named
+from metis.inputs.experiment import MEASURE
 from metis.plan.plans import Plan, Stage
 
 
@@ -20,7 +21,7 @@ def plan_table(plan: Plan) -> Table:
         f" {plan.batches} micro-batches, {len(plan.stages)} stages ({plan.method}, {plan.mode})",
         title_justify="left",
     )
-    columns = ("stage", "devices", "ranks", "dp", "tp", "layers", "samples", "time ms", "memory MB")
+    columns = ("stage", "devices", "ranks", "dp", "tp", "layers", "samples", "time ms", "memory GB")
     for column in columns:
         table.add_column(column, justify="left" if column in ("devices", "samples") else "right")
     for number, stage in enumerate(plan.stages):
@@ -39,7 +40,7 @@ def _cells(number: int, stage: Stage) -> tuple[str, ...]:
         f"{stage.first_layer}-{stage.end_layer - 1}",
         _counted(stage.samples),
         f"{stage.execution_ms:.2f}",
-        f"{stage.memory_mb:.0f} of {stage.capacity_mb:.0f}",
+        f"{stage.memory_mb / 1024:.1f} of {stage.capacity_mb / 1024:.1f}",
     )
 
 
@@ -99,7 +100,9 @@ def listed(folder: Folder) -> list[Listed]:
                     s for s, cases in SUITES.items() if name in {c.experiment for c in cases}
                 ),
                 claims=tuple(claim.id for claim in claims if claim.experiment == name),
-                hardware="CPU (GPUs where there are some)" if name == "tiny-cpu" else "CPU",
+                hardware="CPU (GPUs where there are some)"
+                if experiment.profile.source == MEASURE
+                else "CPU",
                 wall_s=sum(record.wall_s for record in mine) if mine else None,
                 peak_rss=max(record.peak_rss for record in mine) if mine else None,
             )

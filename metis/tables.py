@@ -221,9 +221,7 @@ def measured_stages(records: Sequence[Record]) -> Table:
             if measured is None:
                 break
             predicted = metric(record, f"stage{stage}.predicted")
-            rows.append(
-                (record.experiment, f"stage {stage}, one micro-batch", measured, predicted)
-            )
+            rows.append((record.experiment, f"stage {stage}, one micro-batch", measured, predicted))
     return Table(
         title="Training by the plan on this machine, measured",
         columns=("experiment", "what", "measured, ms", "predicted, ms"),

@@ -66,9 +66,15 @@ def _text(path: Path) -> str:
 
 def _read_entries(path: Path) -> dict[str, _Entry]:
     try:
-        entries = msgspec.json.decode(_text(path).encode(), type=dict[str, _Entry])
+        content = msgspec.json.decode(_text(path).encode(), type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}; expected IP -> instance_type, memory, ...") from error
+    entries = {}
+    for host, raw in content.items():
+        try:
+            entries[host] = msgspec.json.decode(raw, type=_Entry)
+        except msgspec.DecodeError as error:
+            raise InputError(f"{path}: host {host}: {error}") from error
     if not entries:
         raise InputError(f"{path}: no machine in it, expected IP -> instance_type, memory, ...")
     return entries

@@ -45,19 +45,32 @@ def min_max_split(
     descent until no better split exists. Among the two greedy fillings of the best bound, the
     one with the smaller sum of times is returned. Boundaries start with 0 and end with `layers`.
     """
-    best = _fill(layers, stages, time, fits, float("inf"), allow_empty)
+    least = 0 if allow_empty else 1
+    best = _fill(layers, stages, time, fits, float("inf"), least)
     if best is None:
         return None
-    high, low = _bottleneck(best, time), 0.0
+    high, low = _bottleneck(best, time), _least_bottleneck(layers, stages, time, least)
     while high - low > 1e-9 * high:
         middle = 0.5 * (low + high)
-        found = _fill(layers, stages, time, fits, middle, allow_empty)
+        found = _fill(layers, stages, time, fits, middle, least)
         if found is None:
             low = middle
         else:
             best, high = found, _bottleneck(found, time)
-    backward = _fill_backward(layers, stages, time, fits, high, allow_empty)
+    backward = _fill_backward(layers, stages, time, fits, high, least)
     return min(best, backward, key=lambda split: _total(split, time)) if backward else best
+
+
+def _least_bottleneck(
+    layers: int, stages: int, time: Callable[[int, int, int], float], least: int
+) -> float:
+    """Return a bound below every split: each stage holds a layer that it can reach."""
+    if least == 0:
+        return 0.0
+    return max(
+        min(time(s, layer, layer + 1) for layer in range(s, layers - stages + s + 1))
+        for s in range(stages)
+    )
 
 
 def _bottleneck(split: Sequence[int], time: Callable[[int, int, int], float]) -> float:
@@ -77,20 +90,55 @@ def _fill(
     time: Callable[[int, int, int], float],
     fits: Callable[[int, int, int], bool],
     bound: float,
-    allow_empty: bool,
+    least: int,
 ) -> tuple[int, ...] | None:
-    """Fill stages from the front as far as `bound` and memory let them; None if layers remain."""
-    least = 0 if allow_empty else 1
+    """Fill stages from the front as far as `bound` and memory let them; None if layers remain.
+
+    A full front can leave a later stage a first layer that is too large for it alone; then, and
+    only then, emptier fronts have to be tried too.
+    """
     split = [0]
     for s in range(stages):
         end = split[-1] + least
         limit = layers - least * (stages - 1 - s)
-        if end > limit or (least and not _within(s, split[-1], end, time, fits, bound)):
+        if end > limit:
             return None
+        if least and not _within(s, split[-1], end, time, fits, bound):
+            return _fill_any(layers, stages, time, fits, bound)
         while end < limit and _within(s, split[-1], end + 1, time, fits, bound):
             end += 1
         split.append(end)
     return tuple(split) if split[-1] == layers else None
+
+
+def _fill_any(
+    layers: int,
+    stages: int,
+    time: Callable[[int, int, int], float],
+    fits: Callable[[int, int, int], bool],
+    bound: float,
+) -> tuple[int, ...] | None:
+    """Find any split with at least one layer per stage, over all boundaries that can be reached.
+
+    For every stage's end only the latest reachable start counts: a shorter range never fits worse.
+    """
+    starts: list[list[int]] = []
+    reached = {0}
+    for s in range(stages):
+        start_of = [-1] * (layers + 1)
+        start = -1
+        for end in range(1, layers + 1):
+            start = end - 1 if end - 1 in reached else start
+            if start >= 0 and _within(s, start, end, time, fits, bound):
+                start_of[end] = start
+        starts.append(start_of)
+        reached = {end for end in range(layers + 1) if start_of[end] >= 0}
+    if layers not in reached:
+        return None
+    split = [layers]
+    for start_of in reversed(starts):
+        split.append(start_of[split[-1]])
+    return tuple(reversed(split))
 
 
 def _fill_backward(
@@ -99,10 +147,9 @@ def _fill_backward(
     time: Callable[[int, int, int], float],
     fits: Callable[[int, int, int], bool],
     bound: float,
-    allow_empty: bool,
+    least: int,
 ) -> tuple[int, ...] | None:
-    """Fill stages from the back as far as `bound` and memory let them."""
-    least = 0 if allow_empty else 1
+    """Fill stages from the back as far as `bound` and memory let them; None where that ends."""
     split = [layers]
     for s in range(stages - 1, -1, -1):
         first = split[-1] - least

@@ -40,6 +40,28 @@ def _within(
 
 
 @compiled
+def _fill_any(
+    t: Tables, options: Ints, stages: int, batches: int, bound: float, memory: bool, split: Ints
+) -> bool:
+    layers = t.ranges.shape[1] - 1
+    start_of = np.full((stages + 1, layers + 1), -1, dtype=np.int64)
+    start_of[0, 0] = 0
+    for s in range(stages):
+        flight, start = min(batches, stages - s), -1
+        for end in range(1, layers + 1):
+            if start_of[s, end - 1] >= 0:
+                start = end - 1
+            if start >= 0 and _within(t, options[s], start, end, bound, flight, memory):
+                start_of[s + 1, end] = start
+    if start_of[stages, layers] < 0:
+        return False
+    split[stages] = layers
+    for s in range(stages, 0, -1):
+        split[s - 1] = start_of[s, split[s]]
+    return True
+
+
+@compiled
 def _fill(
     t: Tables,
     options: Ints,
@@ -59,7 +81,7 @@ def _fill(
         if end > limit:
             return False
         if least and not _within(t, options[s], split[s], end, bound, flight, memory):
-            return False
+            return _fill_any(t, options, stages, batches, bound, memory, split)
         while end < limit and _within(t, options[s], split[s], end + 1, bound, flight, memory):
             end += 1
         split[s + 1] = end
@@ -95,6 +117,17 @@ def _fill_backward(
 
 
 @compiled
+def _least_bottleneck(t: Tables, options: Ints, stages: int) -> float:
+    layers, worst = t.ranges.shape[1] - 1, 0.0
+    for s in range(stages):
+        least = np.inf
+        for layer in range(s, layers - stages + s + 1):
+            least = min(least, t.ranges[t.time[options[s]], layer, layer + 1])
+        worst = max(worst, least)
+    return worst
+
+
+@compiled
 def _bottleneck(t: Tables, options: Ints, stages: int, split: Ints) -> float:
     worst = 0.0
     for s in range(stages):
@@ -125,7 +158,8 @@ def min_max_split(
     least = 0 if allow_empty else 1
     if not _fill(t, options, stages, batches, np.inf, memory, least, split):
         return False
-    high, low = _bottleneck(t, options, stages, split), 0.0
+    high = _bottleneck(t, options, stages, split)
+    low = _least_bottleneck(t, options, stages) if least else 0.0
     while high - low > 1e-9 * high:
         middle = 0.5 * (low + high)
         if _fill(t, options, stages, batches, middle, memory, least, trial):

@@ -1,5 +1,6 @@
 """The planning problem: model, cluster, profiles and the limits of the search."""
 
+from math import factorial
 from typing import Literal
 
 import msgspec
@@ -12,14 +13,21 @@ from metis.plan.ranks import Ranks, place, place_as_original
 from metis.plan.space import (
     Groups,
     Layout,
+    arrangements,
     device_groups,
     divisors_descending,
     enumerate_layouts,
+    group_multisets,
     group_sizes,
+    merge_units,
+    smallest_group,
 )
 from metis.plan.switches import Switches
 
 Policy = Literal["metis", "stratified"]
+
+MOST_LAYOUTS = 2_000_000
+"""Layouts that are listed at most: about a gigabyte, and minutes of walking."""
 
 POLICIES: tuple[Policy, ...] = ("metis", "stratified")
 
@@ -104,6 +112,22 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
             powers_of_two_only=self.switches.powers_of_two_only,
         )
 
+    def _check_countable(self) -> None:
+        """Count orderings of multisets, which is quick, before listing them."""
+        sequences, count, sizes = factorial(len(self.node_types)), 0, self.sizes()
+        for stages in range(1, self.max_stages + 1):
+            lower = smallest_group(self.devices, stages, self.group_variance)
+            allowed = [size for size in sizes if size >= lower]
+            for multiset in group_multisets(self.devices, stages, allowed) if allowed else ():
+                count += sequences * arrangements(merge_units(multiset, self.max_permute_len))
+                if count > MOST_LAYOUTS:
+                    raise InputError(
+                        f"there are more than {MOST_LAYOUTS:,} layouts to list for {self.devices}"
+                        f" devices; lower search.max_permute_len ({self.max_permute_len}), raise"
+                        f" search.group_variance ({self.group_variance:g}), or use method optimal"
+                        " or wider, which do not list them"
+                    )
+
     def groups(self, stages: int) -> list[Groups]:
         """Return the device groups of a stage count, in enumeration order."""
         return list(
@@ -117,7 +141,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def layouts(self) -> list[Layout]:
-        """Return all layouts in enumeration order."""
+        """Return all layouts in enumeration order.
+
+        Raises `InputError` when there are too many to list (`MOST_LAYOUTS`).
+        """
+        self._check_countable()
         return list(
             enumerate_layouts(
                 self.node_types,

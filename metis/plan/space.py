@@ -172,10 +172,10 @@ def enumerate_layouts(
                 yield Layout(sequence, groups)
 
 
-def arrangements(groups: Groups) -> int:
+def arrangements(units: Sequence[Groups]) -> int:
     """Return the number of distinct orderings of a multiset."""
     total, placed = 1, 0
-    for times in Counter(groups).values():
+    for times in Counter(units).values():
         for k in range(1, times + 1):
             placed += 1
             total = total * placed // k

@@ -112,7 +112,9 @@ class TableBuilder:
         return Tables(
             option_of=option_of,
             size=ints(size for _, size in self._slots),
-            ranges=np.stack(self._ranges) if self._ranges else np.zeros((1, layers + 1, layers + 1)),
+            ranges=np.stack(self._ranges)
+            if self._ranges
+            else np.zeros((1, layers + 1, layers + 1)),
             performance=floats(o.performance for o in options),
             time=time,
             memory_start=np.cumsum([0, *(len(o.memory) for o in options)]).astype(np.int64),

@@ -5,7 +5,6 @@ rank order; nodes may have unlike device counts.
 """
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -21,19 +20,22 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 _SCRIPT = """\
 #!/usr/bin/env bash
 # {title}
-# Start every node's script, with the same plan.json beside it; node 0 is where the others meet.
+# Start every node's script with the same plan.json and experiment.toml beside it; node 0 is where
+# the others meet.
 # Further arguments are handed on, e.g. --out or --set.
 set -euo pipefail
 here="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
 exec "${{TORCHRUN:-torchrun}}" \\
     --nnodes={nodes} --node-rank={node} --nproc-per-node={devices} \\
     --rdzv-backend=static --rdzv-endpoint="${{MASTER_ADDR:-{first}}}:${{MASTER_PORT:-29500}}" \\
-    -m metis run {experiment} --plan "$here/plan.json" --backend nccl "$@"
+    -m metis run "$here/experiment.toml" --plan "$here/plan.json" --backend nccl "$@"
 """
 
 
 def write_launch_files(plan: Plan, nodes: Sequence[NodeFacts], out: Path) -> list[Path]:
     """Write `plan.json`, `node<k>-<host>.sh` per node and `megatron-args.txt` into `out`.
+
+    The scripts also want the experiment, as `experiment.toml`, beside them.
 
     `nodes` are in rank order. Raises `InputError` unless their devices are the plan's.
     """
@@ -72,7 +74,6 @@ def _scripts(plan: Plan, nodes: Sequence[NodeFacts]) -> Iterator[tuple[str, str]
             node=number,
             devices=count,
             first=nodes[0][0],
-            experiment=shlex.quote(plan.experiment),
         )
         yield f"node{number}-{re.sub(r'[^A-Za-z0-9.-]', '_', host)}.sh", content
 

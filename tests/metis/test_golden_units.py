@@ -90,7 +90,7 @@ def test_data_balancer_equals_the_original(entry: dict) -> None:
     width = len(entry["device_types"]) // entry["dp"]
     speeds = [
         1 / sum(profiles[ProfileKey(device, entry["tp"], 1)].layer_ms)
-        for device in entry["device_types"][:: width][: entry["dp"]]
+        for device in entry["device_types"][::width][: entry["dp"]]
     ]
     assert list(split_samples(speeds, entry["batch"])) == entry["split"]
 

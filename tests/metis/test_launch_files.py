@@ -51,9 +51,7 @@ def test_every_node_gets_a_script_with_its_ranks_and_the_plan(tmp_path):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the scripts need bash")
 def test_scripts_call_torchrun_with_what_their_node_needs(tmp_path):
-    plan = case(
-        [(3, 1, 5, (1, 1, 1), ("T4",) * 3)], layers=5, samples=3, experiment="my case's plan.toml"
-    )
+    plan = case([(3, 1, 5, (1, 1, 1), ("T4",) * 3)], layers=5, samples=3)
     nodes = [("a", "T4", 2), ("b", "T4", 1)]
     script = write_launch_files(plan, nodes, tmp_path / "with space")[2]
     echo = tmp_path / "torchrun"
@@ -70,7 +68,7 @@ def test_scripts_call_torchrun_with_what_their_node_needs(tmp_path):
         "-m",
         "metis",
         "run",
-        "my case's plan.toml",
+        str(script.parent / "experiment.toml"),
         "--plan",
         str(script.parent / "plan.json"),
         "--backend",

@@ -59,7 +59,9 @@ def test_engines_agree_for_every_set_of_switches(
     problem: Problem, policy: Policy, flags: dict[str, bool]
 ) -> None:
     # A missing profile may end the whole search by design; both engines then stop the same way.
-    assert_twins(with_switches(problem, Switches(**flags | {"missing_profile_aborts": False})), policy)
+    assert_twins(
+        with_switches(problem, Switches(**flags | {"missing_profile_aborts": False})), policy
+    )
 
 
 def every_plan(problem: Problem) -> list[RankedPlan]:
@@ -78,7 +80,9 @@ def test_every_strict_plan_can_be_carried_out(problem: Problem) -> None:
         options, split = found.survivor.options, found.survivor.split
         assert min(slacks(options, split, found.batches)) >= 0
         for option in options:
-            nodes = [found.model.ranks.ranks[option.first_rank + i].node for i in range(option.devices)]
+            nodes = [
+                found.model.ranks.ranks[option.first_rank + i].node for i in range(option.devices)
+            ]
             for replica in range(option.dp):
                 group = nodes[replica * option.tp : (replica + 1) * option.tp]
                 assert len(set(group)) == 1, "a tensor group leaves its node"
@@ -118,7 +122,9 @@ def test_wider_bound_is_below_every_plan_of_every_method(problem: Problem) -> No
         assert found.lower_bound_ms <= found.plan.cost_ms * (1 + 1e-12)
         plan = to_plan(found.plan, experiment="x", method="wider", mode="strict")
         check(plan)
-        assert min(slacks(found.plan.survivor.options, found.plan.survivor.split, plan.batches)) >= 0
+        assert (
+            min(slacks(found.plan.survivor.options, found.plan.survivor.split, plan.batches)) >= 0
+        )
     if best is not None:
         assert found.lower_bound_ms <= best * (1 + 1e-12)
 
