@@ -143,7 +143,6 @@ def plan_for(
 def simulate(experiment: Experiment, method: Method, folder: Folder, given: Path | None) -> Done:
     """Play the plan as a timeline; write its trace and picture."""
     from common.figure import save
-
     from metis.simulate.figure import draw
     from metis.simulate.timeline import play
     from metis.simulate.trace import write_trace

@@ -21,7 +21,7 @@ def plan_table(plan: Plan) -> Table:
         f" {plan.batches} micro-batches, {len(plan.stages)} stages ({plan.method}, {plan.mode})",
         title_justify="left",
     )
-    columns = ("stage", "devices", "ranks", "dp", "tp", "layers", "samples", "time ms", "memory GB")
+    columns = ("stage", "devices", "ranks", "dp", "tp", "layers", "samples", "time ms", "memory")
     for column in columns:
         table.add_column(column, justify="left" if column in ("devices", "samples") else "right")
     for number, stage in enumerate(plan.stages):
@@ -40,8 +40,12 @@ def _cells(number: int, stage: Stage) -> tuple[str, ...]:
         f"{stage.first_layer}-{stage.end_layer - 1}",
         _counted(stage.samples),
         f"{stage.execution_ms:.2f}",
-        f"{stage.memory_mb / 1024:.1f} of {stage.capacity_mb / 1024:.1f}",
+        f"{_size(stage.memory_mb)} of {_size(stage.capacity_mb)}",
     )
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes / 1024:.1f}G" if megabytes >= 1024 else f"{megabytes:.1f}M"
 
 
 def _counted(values: Iterable[object]) -> str:

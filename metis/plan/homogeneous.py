@@ -4,6 +4,7 @@ Metis' homogeneous cost model; the search space is small enough to list.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +80,7 @@ def _estimate(problem: Problem, device: str, degree: tuple[int, int, int], mbs: 
     profiles, layers = problem.profiles, problem.model.layers
     entry = profiles[ProfileKey(device, tp, mbs)]
     split = [0, *(int(c) for c in np.cumsum(uniform_layers(layers, pp)))]
-    bounds = list(zip(split, split[1:], strict=False))
+    bounds = list(pairwise(split))
     times = range_sums(entry.layer_ms)
     batches = problem.model.global_batch // mbs // dp
     first = profiles[next(iter(profiles))]

@@ -4,6 +4,9 @@ Same arithmetic in the same order as the readable engine; `tests/metis/test_twin
 two equal. Runs without the interpreter lock, so layouts are shared out over threads.
 """
 
+# numpy's stubs take elements of arrays for arrays; numba checks the types when it compiles.
+# pyright: basic, reportArgumentType=false, reportReturnType=false
+
 from typing import NamedTuple
 
 import numpy as np

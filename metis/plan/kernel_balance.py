@@ -1,5 +1,8 @@
 """Compiled twins of `balance.py` and of the memory repair in `memory.py`."""
 
+# numpy's stubs take elements of arrays for arrays; numba checks the types when it compiles.
+# pyright: basic, reportArgumentType=false, reportReturnType=false
+
 import numpy as np
 
 from metis.plan.balance import SUB_LAYERS, UNOWNED
@@ -192,6 +195,12 @@ def adjust(
         total_spare += spare[s]
     if total_spare < need:
         return False
+    return _hand_out(performance, given, spare, need, stages)
+
+
+@compiled
+def _hand_out(performance: Floats, given: Floats, spare: Floats, need: float, stages: int) -> bool:
+    """Give `need` to the stages that have something to spare; False if none has."""
     added = np.zeros(stages)
     taker = np.zeros(stages, dtype=np.bool_)
     while need > ENOUGH:

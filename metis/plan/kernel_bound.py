@@ -10,6 +10,9 @@ cost >= (B - 1) X + max(X, (L - 2) min_s w_s) + first layer + last layer + B (sy
 A layout whose stages cannot hold all blocks in memory has no plan either.
 """
 
+# numpy's stubs take elements of arrays for arrays; numba checks the types when it compiles.
+# pyright: basic, reportArgumentType=false, reportReturnType=false
+
 from typing import NamedTuple
 
 import numpy as np
@@ -154,6 +157,58 @@ def root_bound(
 
 
 @compiled
+def _resume(
+    bounds: StageBounds, sizes: Ints, allowed: Ints, stages: int, cursor: Ints
+) -> tuple[Ints, Floats]:
+    """Return rank and (pace, fastest, room) after every choice that the cursor has made."""
+    rank, sums = np.zeros(stages + 1, dtype=np.int64), np.zeros((3, stages + 1))
+    for d in range(cursor[stages]):
+        _choose(bounds, sizes, stages, d, allowed[cursor[d] - 1], rank, sums)
+    return rank, sums
+
+
+@compiled
+def _choose(
+    bounds: StageBounds, sizes: Ints, stages: int, d: int, k: int, rank: Ints, sums: Floats
+) -> None:
+    """Write what holds after choosing size index k at depth d."""
+    r, flight = rank[d], min(stages - d, bounds.room.shape[2]) - 1
+    rank[d + 1] = r + sizes[k]
+    sums[0, d + 1] = sums[0, d] + bounds.pace[r, k]
+    sums[1, d + 1] = max(sums[1, d], bounds.pace[r, k])
+    sums[2, d + 1] = sums[2, d] + bounds.room[r, k, flight]
+
+
+@compiled
+def _chosen_bound(
+    bounds: StageBounds,
+    rest: Completions,
+    first_choice: int,
+    last_choice: int,
+    at: tuple[int, int, int],
+    sums: Floats,
+    work: tuple[int, int],
+) -> float:
+    """Return the bound after the choices so far, inf if memory cannot hold the blocks.
+
+    `at`: rank of the last choice, rank after it, stages left; `sums`: (pace, fastest, room).
+    """
+    r, end, left = at
+    blocks, batches = work
+    if sums[2] + rest.room[left, end] < blocks:
+        return np.inf
+    ending = bounds.last[r, last_choice] if left == 0 else rest.last[left, end]
+    return lower_bound(
+        blocks,
+        batches,
+        sums[0] + rest.pace[left, end],
+        max(sums[1], rest.fastest[left, end]),
+        bounds.first[0, first_choice],
+        ending,
+    )
+
+
+@compiled
 def promising_layouts(
     bounds: StageBounds,
     rest: Completions,
@@ -170,26 +225,15 @@ def promising_layouts(
 
     Depth first, groups ascending. `cursor` (S + 1 entries) holds the next choice of every depth
     and, in its last entry, the depth itself (-1: finished), so that a call goes on where the
-    last one stopped because `found` was full. Returns the number of rows written.
+    last one stopped. Returns the number of rows written.
     """
-    devices, count = bounds.pace.shape[0], 0
-    rank, pace = np.zeros(stages + 1, dtype=np.int64), np.zeros(stages + 1)
-    fastest, room = np.zeros(stages + 1), np.zeros(stages + 1)
-    flights, looked_at = bounds.room.shape[2], 0
-    depth = cursor[stages]
-    for d in range(depth):
-        k = allowed[cursor[d] - 1]
-        rank[d + 1] = rank[d] + sizes[k]
-        pace[d + 1] = pace[d] + bounds.pace[rank[d], k]
-        fastest[d + 1] = max(fastest[d], bounds.pace[rank[d], k])
-        room[d + 1] = room[d] + bounds.room[rank[d], k, min(stages - d, flights) - 1]
-    while depth >= 0:
-        if count == len(found) or looked_at == LOOKS:
+    devices, count, depth = bounds.pace.shape[0], 0, cursor[stages]
+    rank, sums = _resume(bounds, sizes, allowed, stages, cursor)
+    for _ in range(LOOKS):
+        if depth < 0 or count == len(found):
             break
-        looked_at += 1
-        if depth == stages or cursor[depth] == len(allowed):
-            if depth < stages:
-                cursor[depth] = 0
+        if cursor[depth] == len(allowed):
+            cursor[depth] = 0
             depth -= 1
             continue
         k = allowed[cursor[depth]]
@@ -198,30 +242,18 @@ def promising_layouts(
         end = r + sizes[k]
         if end > devices or bounds.pace[r, k] == 0.0 or rest.pace[left, end] == -np.inf:
             continue
-        blocks_here = bounds.room[r, k, min(left + 1, flights) - 1]
-        if room[depth] + blocks_here + rest.room[left, end] < blocks:
-            continue
-        first = bounds.first[0, allowed[cursor[0] - 1]]
-        ending = bounds.last[r, k] if left == 0 else rest.last[left, end]
-        value = lower_bound(
-            blocks,
-            batches,
-            pace[depth] + bounds.pace[r, k] + rest.pace[left, end],
-            max(fastest[depth], bounds.pace[r, k], rest.fastest[left, end]),
-            first,
-            ending,
+        _choose(bounds, sizes, stages, depth, k, rank, sums)
+        first_choice = allowed[cursor[0] - 1]
+        value = _chosen_bound(
+            bounds, rest, first_choice, k, (r, end, left), sums[:, depth + 1], (blocks, batches)
         )
         if value > limit * SLACK:
             continue
-        rank[depth + 1] = end
-        pace[depth + 1] = pace[depth] + bounds.pace[r, k]
-        fastest[depth + 1] = max(fastest[depth], bounds.pace[r, k])
-        room[depth + 1] = room[depth] + blocks_here
-        depth += 1
-        if depth == stages:
-            for d in range(stages):
-                found[count, d] = allowed[cursor[d] - 1]
-            count += 1
-            depth -= 1
+        if left > 0:
+            depth += 1
+            continue
+        for d in range(stages):
+            found[count, d] = allowed[cursor[d] - 1]
+        count += 1
     cursor[stages] = depth
     return count

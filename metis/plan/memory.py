@@ -38,7 +38,7 @@ def in_flight(stage: int, stages: int, batches: int) -> int:
 
 def slacks(options: Sequence[StageOption], split: Sequence[int], batches: int) -> list[float]:
     """Return capacity - demand of every stage, MB."""
-    result = []
+    result = list[float]()
     for s, option in enumerate(options):
         demand, capacity = demand_and_capacity(
             option, split[s], split[s + 1], in_flight(s, len(options), batches)
@@ -55,7 +55,7 @@ def adjust(
     None when the roomy stages cannot take it. The original's rule; its loop can spin for ever
     when every spare is tiny, here that counts as impossible.
     """
-    kept, spare, need = [], [], 0.0
+    kept, spare, need = list[float](), list[float](), 0.0
     for c, room, used in zip(performance, capacity, demand, strict=True):
         scaled = c * room / max(used, SMALLEST_DEMAND)
         if room > used:

@@ -78,7 +78,7 @@ def make_plan(
 
 
 def _policy(experiment: Experiment, problem: Problem, policy: Policy, advance: Advance) -> Outcome:
-    seconds, result = [], None
+    seconds, result = list[float](), None
     for _ in range(experiment.search.trials):
         started = time.perf_counter()
         result = search(problem, policy, advance=advance)

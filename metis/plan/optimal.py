@@ -2,8 +2,9 @@
 
 A cell is a node sequence, a number of stages and of micro-batches. Cells are searched in rounds,
 best bound first; inside a cell layouts are built from the front and dropped as soon as their
-bound exceeds the best plan so far or memory cannot hold all blocks. What is left is walked by both policies. The answer equals full enumeration over
-plans that hold every layer, leave no stage empty and are costed whole (`tests/metis`).
+bound exceeds the best plan so far or memory cannot hold all blocks. What is left is walked by
+both policies. The answer equals full enumeration over plans that hold every layer, leave no stage
+empty and are costed whole (`tests/metis`).
 """
 
 import time
@@ -120,7 +121,7 @@ class _Sequence:
         t, batches = self.tables, int(self.tables.batches[b])
         if len(t.performance) == 0:
             return _no_stages(self.problem.devices, len(self.sizes))
-        blocks = np.arange(1, t.ranges.shape[1] - 2)
+        blocks: NDArray[np.int64] = np.arange(1, t.ranges.shape[1] - 2)
         layer = t.ranges.shape[1] - 1
         block_ms = t.ranges[:, blocks, blocks + 1].min(axis=1)
         options = t.option_of[:, :, b]
@@ -170,7 +171,7 @@ class _Search:
 
     def cells(self) -> list[_Cell]:
         """Return all cells that have layouts, best bound first."""
-        blocks, cells = self.problem.model.layers - 2, []
+        blocks, cells = self.problem.model.layers - 2, list[_Cell]()
         for number, sequence in enumerate(self.sequences):
             # The original never visits one-stage layouts of later node sequences.
             fewest = 2 if self.problem.switches.phantom_pass and number else 1

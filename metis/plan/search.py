@@ -88,8 +88,8 @@ class SearchResult(NamedTuple):
 
     def plan(self, index: int) -> RankedPlan:
         """Walk the plan's chain again and return it with its cost terms."""
-        layout = self.layouts[self.plans.layout[index]]
-        batches = self.problem.batches()[self.plans.batch[index]]
+        layout: Layout = self.layouts[int(self.plans.layout[index])]
+        batches = self.problem.batches()[int(self.plans.batch[index])]
         model = StageModel(self.problem, self.problem.ranks(layout.node_sequence))
         chain = Chain(model, layout.groups, batches, phantom=layout.phantom)
         for ordinal, survivor in enumerate(chain.survivors(self.policy)):
@@ -118,7 +118,8 @@ def search(
     order do not depend on it. `advance(n)` is told of every n layouts finished.
     """
     found = list(layouts) if layouts is not None else problem.layouts()
-    parts, steps, uncostable, offset = [], 0, 0, 0
+    parts = list[FoundPlans]()
+    steps = uncostable = offset = 0
     walk = _walk_compiled if engine == "compiled" else _walk_readable
     for sequence, same in groupby(found, key=lambda layout: layout.node_sequence):
         block = list(same)

@@ -128,7 +128,7 @@ def multiset_permutations(items: Sequence[Groups]) -> Iterator[list[Groups]]:
     head, i, j = 0, max(count - 2, 0), count - 1
 
     def arrangement() -> list[Groups]:
-        order, node = [], head
+        order, node = list[Groups](), head
         while node >= 0:
             order.append(values[node])
             node = successor[node]

@@ -63,7 +63,7 @@ class TableBuilder:
 
     def slots_of(self, groups: Groups) -> list[int]:
         """Return the slot of every stage of a layout."""
-        first, slots = 0, []
+        first, slots = 0, list[int]()
         for size in groups:
             slots.append(self.slot(first, size))
             first += size
@@ -78,7 +78,7 @@ class TableBuilder:
         return self._slots[key]
 
     def _option_rows(self, first: int, size: int) -> list[list[int]]:
-        rows, tp = [], 1
+        rows, tp = list[list[int]](), 1
         while size % tp == 0:
             rows.append([self._add(first, size, size // tp, tp, b) for b in self.batches])
             tp *= 2

@@ -52,6 +52,11 @@ class Survivor(NamedTuple):
     options: tuple[StageOption, ...]
 
 
+def _everything_fits(stage: int, first: int, end: int) -> bool:
+    """Say yes: the split by time alone."""
+    return True
+
+
 class Chain:
     """The walk over one layout with one number of micro-batches."""
 
@@ -115,7 +120,7 @@ class Chain:
 
     def _options(self, strategies: Sequence[Strategy]) -> list[StageOption] | None:
         """Return every stage's option, or None if one strategy is invalid."""
-        options = []
+        options = list[StageOption]()
         for first, size, (dp, tp) in zip(self.firsts, self.groups, strategies, strict=True):
             option = self.model.option(first, size, dp, tp, self.batches)
             if option is None:
@@ -142,7 +147,7 @@ class Chain:
             return demand <= capacity
 
         empty = self.problem.switches.empty_stages
-        split = min_max_split(layers, stages, time, lambda *_: True, allow_empty=empty)
+        split = min_max_split(layers, stages, time, _everything_fits, allow_empty=empty)
         assert split is not None, "more stages than layers"
         state = slacks(options, split, self.batches)
         if min(state) >= 0:

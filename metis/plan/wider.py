@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from metis.plan.cost import send_ms
-from metis.plan.kernel_wider import Cover, cover
+from metis.plan.kernel_wider import Cover, Limits, cover
 from metis.plan.memory import slacks
 from metis.plan.problem import Problem
 from metis.plan.search import RankedPlan
 from metis.plan.space import Layout
-from metis.plan.stages import StageModel
+from metis.plan.stages import StageModel, StageOption
 from metis.plan.tables import Floats, TableBuilder, Tables
 from metis.plan.walk import Survivor, stage_cost
 
@@ -58,7 +58,7 @@ class _Cell:
     def _border_bandwidth(self) -> Floats:
         """Return the fastest possible link across each border of ranks, GB/s."""
         ranks, intra_only = self.model.ranks, self.problem.switches.intra_bandwidth_only
-        border = np.full(self.problem.devices + 1, np.inf)
+        border = np.zeros(self.problem.devices + 1)
         for r in range(1, self.problem.devices):
             a, b = (ranks.nodes[ranks.ranks[i].node] for i in (r - 1, r))
             intra, inter = (
@@ -71,8 +71,8 @@ class _Cell:
     def cover(
         self, limit: float, below: float, *, maximum: bool = False, whole_flight: bool = False
     ) -> Cover:
-        t, border = self.tables, self.border
-        return cover(t, self.slots_at, border, self.batches, limit, below, maximum, whole_flight)
+        limits = Limits(limit, below, whole_flight)
+        return cover(self.tables, self.slots_at, self.border, self.batches, limits, maximum)
 
     def slowest(self, found: Cover) -> float:
         """Return the pace of the cover's slowest stage or link, ms."""
@@ -91,7 +91,7 @@ class _Cell:
 
     def plan(self, found: Cover) -> RankedPlan | None:
         """Return the cover's plan with its full cost, or None if it does not fit in memory."""
-        rank, split, groups, options = 0, [0], [], []
+        rank, split, groups, options = 0, [0], list[int](), list[StageOption]()
         while rank < self.problem.devices:
             state = rank, split[-1]
             size = int(self.tables.size[found.slot[state]])

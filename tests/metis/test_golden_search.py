@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.metis.golden_inputs import POLICY, as_golden, case_problem, golden, nodes8, table1_case
 
 from metis.plan.search import RankedPlan, SearchResult, search
+from tests.metis.golden_inputs import POLICY, as_golden, case_problem, golden, nodes8, table1_case
 
 CASES = {case["name"]: case for case in golden()["cases"]}
 RUNS = {

@@ -1,7 +1,6 @@
 """Every part against the original's own values (units.json, golden.json)."""
 
 import pytest
-from tests.metis.golden_inputs import POLICY, case_problem, golden, nodes8, units
 
 from metis.inputs.profile import ProfileKey, total_ms
 from metis.inputs.synth import synthesize
@@ -19,6 +18,7 @@ from metis.plan.space import (
 )
 from metis.plan.stages import StageModel
 from metis.plan.walk import Chain, stage_cost
+from tests.metis.golden_inputs import POLICY, case_problem, golden, nodes8, units
 
 UNITS = units()
 CASES = {case["name"]: case for case in golden()["cases"]} | {"nodes8": nodes8()}

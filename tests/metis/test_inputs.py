@@ -136,7 +136,7 @@ def test_a_profile_of_another_depth_names_file_field_found_expected(tmp_path: Pa
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 1}', '{"model": {}}'])
 def test_a_damaged_profile_is_one_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "DeviceType.A100_tp1_bs1.json").write_text(content)
-    with pytest.raises(InputError, match="DeviceType.A100_tp1_bs1.json"):
+    with pytest.raises(InputError, match=r"DeviceType\.A100_tp1_bs1\.json"):
         read_profiles(tmp_path, layers=5)
 
 
