@@ -280,6 +280,21 @@ def test_to_toml_reads_like_the_overrides():
     assert '    {gpu = "T4", gpus = 8, memory = 80.0},\n' in text
 
 
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    rate: float | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    options: Options
+    by_name: dict[str, Options]
+
+
+def test_a_required_table_without_values_is_written_too(tmp_path: Path):
+    choice = Choice(options=Options(), by_name={"a": Options(), "b": Options(rate=0.5)})
+    (tmp_path / "choice.toml").write_text(to_toml(choice))
+    assert read_toml(tmp_path / "choice.toml", Choice) == choice
+
+
 def test_to_toml_refuses_a_none_that_it_would_lose():
     class Holes(msgspec.Struct):
         holes: tuple[int | None, ...]

@@ -127,6 +127,9 @@ def test_a_negative_or_zero_expectation_is_judged_too(make_record: Make, make_cl
     assert judged(negative, make_record(-99)).verdict == "pass"
     assert judged(negative, make_record(-98)).verdict == "fail"
     assert judged(negative, make_record(100)).verdict == "fail"
+    above = make_claim(expected=-100, relation=">=")
+    assert judged(above, make_record(-99)).verdict == "pass"
+    assert judged(above, make_record(-101)).verdict == "fail"
     zero = make_claim(expected=0, tolerance=0.5)
     assert judged(zero, make_record(0.5)).verdict == "pass"
     assert judged(zero, make_record(0.6)).verdict == "fail"

@@ -138,6 +138,7 @@ def test_one_file_without_script_or_network(results: Path):
     assert not [name for _, a in shown.tags for name in a if name.startswith("on")]
     assert all(value.startswith("#") for value in shown.values("href", "xlink:href"))
     assert shown.values("src", "srcset", "data", "action") == []
+    assert shown.count("metadata") == 0  # of the drawings; it names outside addresses
     assert "@import" not in text
     assert all(target.startswith("#") for target in re.findall(r"url\((.*?)\)", text))
 

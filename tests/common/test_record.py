@@ -261,6 +261,21 @@ def test_two_writers_and_two_readers_disturb_nobody(path: Path, make_record: Mak
     assert found == {f"{name}{i}" for name in "ab" for i in range(60)}
 
 
+def test_a_reader_waits_for_the_line_that_a_writer_is_at(path: Path, make_record: Make):
+    fcntl = pytest.importorskip("fcntl")
+    RecordFile(path).append(make_record(1))
+    line = msgspec.json.encode(make_record(2)) + b"\n"
+    with ThreadPoolExecutor() as pool:
+        with path.open("ab", buffering=0) as writer:
+            fcntl.flock(writer, fcntl.LOCK_EX)
+            writer.write(line[:50])
+            reader = pool.submit(RecordFile(path).read)
+            with pytest.raises(TimeoutError):
+                reader.result(timeout=0.2)
+            writer.write(line[50:])
+        assert [record.metrics[0].value for record in reader.result()] == [1, 2]
+
+
 def test_a_record_that_does_not_fit_on_the_disk_leaves_no_part_of_itself(
     path: Path, make_record: Make
 ):
