@@ -1,12 +1,39 @@
-"""The claims of Metis (`claims.toml`)."""
+"""The claims of Metis (`claims.toml`) and the numbers that two records make together."""
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import msgspec
+
 from common.claims import Claim, load
+from common.record import Metric, Record
+from metis.tables import metric, searched
 
 
 def load_claims() -> tuple[Claim, ...]:
     """Return all claims."""
     with resources.as_file(resources.files("metis").joinpath("claims.toml")) as path:
         return load(Path(path))
+
+
+def reductions(records: Sequence[Record]) -> list[Record]:
+    """Return a record per row of Table 1 with the steps that the stratified policy saves, %."""
+    made = list[Record]()
+    for row, metis, stratified in searched(records):
+        steps = metric(metis, "search.steps"), metric(stratified, "search.steps")
+        if not steps[0] or steps[1] is None:
+            continue
+        saved = Metric(
+            name="search.step_reduction", value=100 * (1 - steps[1] / steps[0]), unit="%"
+        )
+        made.append(
+            msgspec.structs.replace(
+                stratified,
+                case={"verb": "plan", "method": "both", "mode": "compat"},
+                case_id=f"reduction-row{row.row}",
+                metrics=(saved,),
+                files={},
+            )
+        )
+    return made

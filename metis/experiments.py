@@ -73,14 +73,17 @@ def published_table() -> PublishedTable:
 
 def table1(row: PublishedRow) -> Experiment:
     """Return a row of Table 1 as the artifact runs it (A100 first, profile A100 tp1 bs1 first)."""
-    group = {"devices": NODE_DEVICES, "count": row.per_type // NODE_DEVICES}
+    nodes = row.per_type // NODE_DEVICES
     return Experiment(
         name=f"table1-row{row.row}",
         about=f"Table 1 row {row.row}: {row.layers} layers, {row.per_type} A100 +"
         f" {row.per_type} V100, as the artifact searches",
         model=Model(name="GPT3", layers=row.layers),
         cluster=ClusterSource(
-            nodes=(NodeGroup(device="A100", **group), NodeGroup(device="V100", **group))
+            nodes=(
+                NodeGroup(device="A100", count=nodes, devices=NODE_DEVICES),
+                NodeGroup(device="V100", count=nodes, devices=NODE_DEVICES),
+            )
         ),
         profile=ProfileSource(max_tp=LIMIT, max_batch_size=LIMIT, memory="flat"),
         search=SearchSettings(

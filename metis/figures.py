@@ -64,9 +64,17 @@ def _bars(
         axes = drawing.subplots()
         for number, policy in enumerate(("metis", "stratified")):
             places = [place + (number - 0.5) * 0.36 for place in range(len(rows))]
-            ours = [metric(row[1 + number], key) or 0.0 for row in rows]
-            paper = [published(getattr(row[0], policy)) for row in rows]
-            axes.bar(places, ours, 0.34, label=f"{policy}, ours", **method_style(number))
+            ours = [metric((metis, strat)[number], key) or 0.0 for _, metis, strat in rows]
+            paper = [published(getattr(row, policy)) for row, _, _ in rows]
+            look = method_style(number)
+            axes.bar(
+                places,
+                ours,
+                0.34,
+                label=f"{policy}, ours",
+                color=look["color"],
+                hatch=look["hatch"],
+            )
             axes.plot(places, paper, "o", mfc="white", mec="black", ms=5, zorder=3, clip_on=False)
         axes.plot([], [], "o", mfc="white", mec="black", ms=5, label="published")
         _finish(axes, [f"row {row[0].row}" for row in rows], label)

@@ -11,7 +11,7 @@ from common.page import Figure, Section, render, write_section
 from common.record import Record, latest
 from metis import figures, tables
 from metis.cases import ARTIFACT, OWN, Folder
-from metis.claiming import load_claims
+from metis.claiming import load_claims, reductions
 from metis.experiments import SUITES
 
 INTRO = (
@@ -44,7 +44,7 @@ def write_report(folder: Folder, suite: str | None) -> bool:
         verdict
         for name, found in records.items()
         if name in SUITES
-        for verdict in check(claims, found, name)
+        for verdict in check(claims, [*found, *reductions(found)], name)
     ]
     write_section(folder.out, _section(folder, _richest(records), verdicts))
     page = render(folder.out)

@@ -241,7 +241,7 @@ def _remaining(
     capacity: Sequence[float], layer_demand: Sequence[float], owned: list[list[int]]
 ) -> list[float]:
     """Return what each stage has left, layers inside its range that it lacks counted too."""
-    left = []
+    left = list[float]()
     for room, layers in zip(capacity, owned, strict=True):
         used = sum(layer_demand[layers[0] : layers[-1] + 1]) if layers else 0.0
         left.append(room - used)

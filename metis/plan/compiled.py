@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import config
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,8 +45,10 @@ _FOLDER = str(_cache_folder())
 
 def compiled(function: Function) -> Function:
     """Compile a function on its first call; releases the interpreter lock; cached on disk."""
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _FOLDER  # pyright: ignore[reportAttributeAccessIssue]
+    # numba fills this module with its settings as it starts, unseen by a type checker.
+    before: object = vars(config)["CACHE_DIR"]
+    config.CACHE_DIR = _FOLDER  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        return cast(Function, numba.njit(cache=True, nogil=True)(function))
     finally:
-        numba.config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
+        config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]

@@ -63,7 +63,7 @@ def uniform_plans(problem: Problem) -> list[UniformPlan]:
             f" {', '.join(problem.node_types)}; use method metis, stratified or optimal"
         )
     device, batch = problem.node_types[0], problem.model.global_batch
-    plans = []
+    plans = list[UniformPlan]()
     for dp, pp, tp in degrees(problem.devices, problem.max_tp):
         if pp > problem.model.layers - 2:
             continue

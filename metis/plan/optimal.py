@@ -121,7 +121,7 @@ class _Sequence:
         t, batches = self.tables, int(self.tables.batches[b])
         if len(t.performance) == 0:
             return _no_stages(self.problem.devices, len(self.sizes))
-        blocks: NDArray[np.int64] = np.arange(1, t.ranges.shape[1] - 2)
+        blocks = ints(range(1, t.ranges.shape[1] - 2))
         layer = t.ranges.shape[1] - 1
         block_ms = t.ranges[:, blocks, blocks + 1].min(axis=1)
         options = t.option_of[:, :, b]
