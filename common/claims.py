@@ -92,10 +92,13 @@ def cells(verdict: Verdict) -> tuple[str, ...]:
 
 
 def table(verdicts: Iterable[Verdict]) -> Table:
-    """Return the claims as a table for the terminal."""
-    shown, colours = Table(*COLUMNS), {"pass": "green", "fail": "bold red", "missing": "yellow"}
+    """Return the claims, by their ids, as a table that a terminal of 80 columns holds."""
+    shown, colours = Table("id", box=None), {"pass": "green", "fail": "red", "missing": "yellow"}
+    for column in COLUMNS[1:5]:
+        shown.add_column(column, no_wrap=True)
     for verdict in verdicts:
-        shown.add_row(*(Text(cell, colours.get(cell, "")) for cell in cells(verdict)))
+        row = [Text(cell, colours.get(cell, "")) for cell in cells(verdict)[1:5]]
+        shown.add_row(Text(verdict.id, overflow="fold"), *row)
     return shown
 
 

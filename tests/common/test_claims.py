@@ -262,11 +262,18 @@ def test_cells_of_bounds_exact_and_missing_claims(make_record: Make, make_claim:
     assert (missing["published"], missing["ours"], missing["error"]) == ("612 s", "-", "-")
 
 
-def test_the_terminal_table_shows_every_claim_verbatim(make_record: Make, make_claim: MakeClaim):
-    claims = [make_claim(text="takes [bold]less"), make_claim(id="lost", experiment="none")]
-    console = Console(width=160, record=True, file=io.StringIO())
+def test_the_terminal_table_keeps_numbers_whole_in_80_columns(
+    make_record: Make, make_claim: MakeClaim
+):
+    claims = [
+        make_claim(id="table1-row4-[bold]stratified-count", expected=1553492, tolerance=0.001),
+        make_claim(id="lost", experiment="none"),
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(table(check(claims, [make_record()], "quick")))
     shown = console.export_text()
-    assert "takes [bold]less" in shown
-    assert "pass" in shown
-    assert "missing" in shown
+    lines = [line.split() for line in shown.splitlines()]
+    assert lines[0] == ["id", "verdict", "published", "ours", "error"]
+    assert lines[1][-5:] == ["fail", "1,553,492", "612", "-100", "%"]
+    assert "".join(line[0] for line in lines[1:-1]) == "table1-row4-[bold]stratified-count"
+    assert lines[-1] == ["lost", "missing", "612", "-", "-"]
