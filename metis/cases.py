@@ -285,7 +285,14 @@ def is_first_rank() -> bool:
 
 
 def peak_rss() -> int:
-    """Return the peak resident memory of this process in bytes."""
+    """Return the peak resident memory of this process in bytes.
+
+    Linux hands getrusage's figure on from the process that started this one, so its own is read.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -45,9 +45,7 @@ class Limits(NamedTuple):
 
 @compiled
 def _fits(t: Tables, o: int, first: int, end: int, flight: int, limits: Limits) -> bool:
-    """Say whether a stage keeps the limits; if not, no longer range does (for the same flight)."""
-    if t.ranges[t.time[o], first, end] >= limits.pace:
-        return False
+    """Say whether a stage keeps finish and memory; if not, no longer range does (same flight)."""
     update = t.update[o] * ((end - first) / (t.ranges.shape[1] - 1))
     reduce = t.allreduce[o] * t.ranges[t.parameters[o], first, end]
     if update + reduce >= limits.finish:
@@ -87,13 +85,17 @@ def _try_stage(
     fixed = batches * t.batch_generator[o] if rank == 0 else 0.0
     for first in range(layers if rank > 0 else 1):
         for end in range(layers if last else first + 1, layers + 1):
+            if t.ranges[t.time[o], first, end] >= limits.pace:
+                break
+            below = best.value[after, end]
+            if below == np.inf:
+                continue
             flight = min(batches, best.stages[after, end] + 1) if limits.whole_flight else 1
             if not _fits(t, o, first, end, flight, limits):
                 if limits.whole_flight:
                     continue
                 break
             pace, total = _pace_and_total(t, o, first, end, batches, bandwidth)
-            below = best.value[after, end]
             value = max(pace, below) if minimise_maximum else total + fixed + below
             if pace < limits.pace and value < best.value[rank, first]:
                 best.value[rank, first] = value
