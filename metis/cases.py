@@ -142,7 +142,7 @@ def plan_for(
 
 def simulate(experiment: Experiment, method: Method, folder: Folder, given: Path | None) -> Done:
     """Play the plan as a timeline; write its trace and picture."""
-    from common.figure import save
+    from common.figure import save, style
     from metis.simulate.figure import draw
     from metis.simulate.timeline import play
     from metis.simulate.trace import write_trace
@@ -152,7 +152,8 @@ def simulate(experiment: Experiment, method: Method, folder: Folder, given: Path
     name = f"{experiment.name}.{plan.method}.pipeline"
     trace = folder.home / "traces" / f"{name}.json"
     write_trace(plan, timeline, trace)
-    pictures = save(draw(timeline), folder.figure(name))
+    with style():
+        pictures = save(draw(timeline), folder.figure(name))
     metrics = (
         Metric(name="iteration.time", value=timeline.iteration_ms, unit="ms"),
         Metric(name="plan.cost", value=plan.cost_ms, unit="ms"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +93,7 @@ def _bars(
 def _finish(axes: Axes, labels: list[str], label: str) -> None:
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yscale("log")
+    axes.set_ylim(bottom=10 ** math.floor(math.log10(axes.dataLim.minposy)))
     axes.set_ylabel(label)
     axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 

@@ -74,6 +74,7 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
     drawn += figures.pipelines(folder, records)
     shown = (
         tables.steps(records),
+        tables.times(records),
         tables.printed_costs(records),
         tables.strict_plans(records),
         tables.timelines(records),

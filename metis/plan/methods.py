@@ -19,6 +19,7 @@ from metis.plan.plans import Plan
 from metis.plan.problem import Policy, Problem
 from metis.plan.search import RankedPlan, SearchResult, search
 from metis.plan.switches import resolve
+from metis.plan.warm import warm_up
 from metis.plan.wider import Wider, wider
 
 Advance = Callable[[int], object]
@@ -68,6 +69,7 @@ def make_plan(
     advance: Advance = lambda _: None,
 ) -> Outcome:
     """Answer the experiment's question by a method."""
+    warm_up()
     if method == "optimal":
         return _optimal(experiment, problem, advance)
     if method == "wider":
