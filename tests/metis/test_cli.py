@@ -114,7 +114,13 @@ def test_quick_does_every_case_then_skips_them_and_survives_interruption(tmp_pat
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "metis", "quick", "--out", "res"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background job of a shell starts its children deaf to Ctrl-C; a user's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     file = tmp_path / "res/metis/quick.jsonl"
     while not file.exists() or not file.read_text().count("\n"):
