@@ -119,7 +119,7 @@ def test_quick_does_every_case_then_skips_them_and_survives_interruption(tmp_pat
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
-        # A background job of a shell starts its children deaf to Ctrl-C; a user's terminal does not.
+        # A shell starts background jobs deaf to Ctrl-C; the one under test must hear it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     file = tmp_path / "res/metis/quick.jsonl"
