@@ -99,7 +99,7 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """strict: usable part of a device's memory."""
     time_limit_s: float = 60.0
     """optimal and wider: stop then and say what is proven."""
-    bound_time_s: float = 5.0
+    bound_time_s: float = 10.0
     """optimal: time for the lower bound of the wider space."""
     gap: float = 0.002
     """optimal: stop when the plan is within this fraction of that bound."""

@@ -34,6 +34,9 @@ from metis.plan.tables import TableBuilder, Tables, ints
 FIRST_BUFFER, LARGEST_BUFFER = 16, 4096
 """Layouts walked per cell and round: few at first, so that a good plan soon tightens the limit."""
 
+MANY_LAYOUTS = 20_000
+"""Layouts walked without a proof after which a bound from outside is asked for."""
+
 TIES_LOOKED_AT = 200_000
 """Orderings listed to find which of several equal plans comes first."""
 
@@ -278,7 +281,10 @@ def _first_ordering(orderings: set[Groups]) -> Groups:
     if len(orderings) == 1:
         return next(iter(orderings))
     units = [(size,) for size in next(iter(orderings))]
-    for _, arrangement in zip(range(TIES_LOOKED_AT), multiset_permutations(units), strict=False):
+    for _, arrangement in zip(range(MANY_LAYOUTS = 20_000
+"""Layouts walked without a proof after which a bound from outside is asked for."""
+
+TIES_LOOKED_AT), multiset_permutations(units), strict=False):
         groups = tuple(size for unit in arrangement for size in unit)
         if groups in orderings:
             return groups
@@ -296,7 +302,7 @@ def optimal(
     """Return the cheapest plan over all layouts and both policies, with a proof.
 
     `max_permute_len` does not limit this space: every ordering counts. `outer_bound` is asked
-    once, if the first rounds prove nothing, for a bound on a space that contains this one; the
+    once, if many layouts have proven nothing, for a bound on a space that contains this one; the
     search ends when the plan is within the relative `gap` of it. Otherwise, with a time limit,
     the answer may be unproven; `lower_bound_ms` says how far from the best it can be at most.
     """
@@ -305,7 +311,7 @@ def optimal(
     waiting, opened, buffer = [state.open(cell) for cell in cells], set[_Cell](), FIRST_BUFFER
     outer = 0.0
     while waiting and not state.out_of_time():
-        if buffer == LARGEST_BUFFER and outer == 0.0:
+        if state.walked > MANY_LAYOUTS and outer == 0.0:
             outer = outer_bound()
         if state.limit * (1 - gap) <= outer:
             break
