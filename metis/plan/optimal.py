@@ -281,10 +281,7 @@ def _first_ordering(orderings: set[Groups]) -> Groups:
     if len(orderings) == 1:
         return next(iter(orderings))
     units = [(size,) for size in next(iter(orderings))]
-    for _, arrangement in zip(range(MANY_LAYOUTS = 20_000
-"""Layouts walked without a proof after which a bound from outside is asked for."""
-
-TIES_LOOKED_AT), multiset_permutations(units), strict=False):
+    for _, arrangement in zip(range(TIES_LOOKED_AT), multiset_permutations(units), strict=False):
         groups = tuple(size for unit in arrangement for size in unit)
         if groups in orderings:
             return groups
