@@ -22,6 +22,8 @@ class Ranks(msgspec.Struct, frozen=True):
     node_sequence: tuple[str, ...]
     nodes: tuple[Node, ...]
     ranks: tuple[Rank, ...]
+    devices_per_node: int = 0
+    """compat: the count that the original takes for every node."""
 
     def types(self, first: int, size: int) -> tuple[str, ...]:
         """Return the device type of each rank of a group."""
@@ -62,23 +64,25 @@ def place(cluster: Cluster, node_sequence: tuple[str, ...]) -> Ranks:
 def place_as_original(cluster: Cluster, node_sequence: tuple[str, ...]) -> Ranks:
     """Give the ranks out as the original does: every figure of a type is its first node's.
 
-    It also takes the device count of the very first machine for all of them, so clusters with
-    unequal nodes are refused.
+    It takes the device count of the very first machine for all of them when it looks for the
+    node of a rank, whatever their real counts; where that leaves ranks without a node it stops
+    with an IndexError.
     """
     machines = cluster.machines()
-    sizes = {node.devices for node in machines}
-    if len(sizes) > 1:
-        raise InputError(
-            f"cluster.nodes have {sorted(sizes)} devices per node; the original takes the first"
-            " node's count for all, so compat needs equal nodes (or use mode = 'strict')"
-        )
+    size = machines[0].devices
     first: dict[str, Node] = {}
     for node in machines:
         first.setdefault(node.device, node)
-    nodes = tuple(first[node.device] for node in cluster.in_sequence(node_sequence))
+    in_order = cluster.in_sequence(node_sequence)
+    nodes = tuple(first[node.device] for node in in_order)
+    types = [node.device for node in in_order for _ in range(node.devices)]
+    if len(types) > size * len(nodes):
+        raise InputError(
+            f"the first of {len(nodes)} nodes has {size} devices and the cluster {len(types)}; the"
+            " original stops here with an IndexError (put the largest node first, or use"
+            " mode = 'strict')"
+        )
     ranks = tuple(
-        Rank(node.device, index, node.memory_mb)
-        for index, node in enumerate(nodes)
-        for _ in range(node.devices)
+        Rank(device, rank // size, first[device].memory_mb) for rank, device in enumerate(types)
     )
-    return Ranks(node_sequence, nodes, ranks)
+    return Ranks(node_sequence, nodes, ranks, size)

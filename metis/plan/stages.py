@@ -383,7 +383,8 @@ class StageModel:
         if not mixed:
             sums = self._sums("memory", device, tp, per_batch // dp)
             return MEMORY_OFFSET + MEMORY_COEFFICIENT * sums
-        everywhere = [rank.device for rank in self.ranks.ranks]
+        per_node = self.ranks.devices_per_node
+        everywhere = [node.device for node in self.ranks.nodes for _ in range(per_node)]
         demand = np.full((self._profiles.layers + 1,) * 2, MEMORY_OFFSET)
         for share in self._balanced(everywhere, dp, tp, per_batch):
             for digit in binary_digits(share):

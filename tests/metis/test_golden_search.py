@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.errors import InputError
 from metis.plan.search import RankedPlan, SearchResult, search
 from tests.metis.golden_inputs import POLICY, as_golden, case_problem, golden, nodes8, table1_case
 
@@ -77,3 +78,14 @@ def test_threads_change_neither_counts_nor_order(workers: int) -> None:
     assert alone.steps == shared.steps
     for column, other in zip(alone.plans, shared.plans, strict=True):
         np.testing.assert_array_equal(column, other)
+
+
+def test_unequal_nodes_are_placed_by_the_first_nodes_count_as_in_the_original() -> None:
+    case = CASES["mix_8dev_L8"]
+    larger_first = case | {"hosts": [["A100", 4], ["V100", 2], ["V100", 2]]}
+    ranks = case_problem(larger_first).ranks(("A100", "V100"))
+    assert [rank.device for rank in ranks.ranks] == ["A100"] * 4 + ["V100"] * 4
+    assert [rank.node for rank in ranks.ranks] == [0] * 4 + [1] * 4
+    assert search(case_problem(larger_first), "metis").steps > 0
+    with pytest.raises(InputError, match="put the largest node first"):
+        search(case_problem(case | {"hosts": [["A100", 2], ["V100", 4], ["V100", 2]]}), "metis")
