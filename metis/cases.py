@@ -3,11 +3,15 @@
 import logging
 import os
 import resource
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -325,6 +329,25 @@ def suite_cases(suite: str) -> list[tuple[Case, Experiment]]:
     return cases
 
 
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Remember Ctrl-C: one that falls into a finaliser is lost (numba's compiler has many)."""
+    pressed = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def run_suite(suite: str, folder: Folder, *, seed: int, again: bool) -> None:
     """Do every case of a suite that has no finished record yet."""
     finished = set() if again else folder.records(suite).finished()
@@ -337,8 +360,10 @@ def run_suite(suite: str, folder: Folder, *, seed: int, again: bool) -> None:
     skipped = len(SUITES[suite]) - len(todo)
     if skipped:
         log.info("%d finished cases are kept (--again redoes them)", skipped)
-    with progress(len(todo), f"{ARTIFACT} {suite}") as advance:
+    with interruptible() as interrupted, progress(len(todo), f"{ARTIFACT} {suite}") as advance:
         for case, experiment in todo:
+            if interrupted():
+                raise KeyboardInterrupt
             _, done = do(case.verb, experiment, case.method, folder, suite=suite, seed=seed)
             log.info("%s %s (%s): %s", case.verb, experiment.name, case.method, done.summary)
             advance(1)
