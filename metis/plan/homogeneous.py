@@ -12,11 +12,12 @@ import numpy as np
 from common.errors import InputError
 from metis.inputs.profile import ProfileKey
 from metis.plan import cost
+from metis.plan.lookups import range_sums
 from metis.plan.memory import slacks
 from metis.plan.problem import Problem
 from metis.plan.search import RankedPlan
 from metis.plan.space import Layout
-from metis.plan.stages import StageModel, range_sums
+from metis.plan.stages import StageModel
 from metis.plan.walk import Survivor, stage_cost
 
 

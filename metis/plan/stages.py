@@ -5,31 +5,31 @@ tables answer for every layer range. Both engines, the bounds and the plan write
 Layer ranges are half open: [first, end); tables have shape (L + 1, L + 1), indexed [first, end].
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.errors import InputError
 from metis.inputs.cluster import Node
 from metis.inputs.profile import LayerProfile, ProfileKey
 from metis.plan import cost
 from metis.plan.balance import split_samples
+from metis.plan.lookups import (
+    MissingProfile,
+    ProfileTables,
+    Table,
+    binary_digits,
+    range_sums,
+    total,
+)
 from metis.plan.problem import Problem
 from metis.plan.ranks import Ranks
-
-Table = NDArray[np.float64]
 
 MEMORY_COEFFICIENT = 5.0
 """The original's factor on profiled memory."""
 
 MEMORY_OFFSET = 0.001
 """The original's start value of a stage's demand, MB."""
-
-
-class MissingProfile(LookupError):
-    """A profile that a strategy needs is not there."""
 
 
 class DeviceMemory(NamedTuple):
@@ -79,20 +79,6 @@ def _kind(node: Node) -> tuple[object, ...]:
     return node.device, node.devices, node.memory_mb, node.intra_bandwidth, node.inter_bandwidth
 
 
-def range_sums(values: Sequence[float] | Table) -> Table:
-    """Return table[first, end] = sum of values[first:end], added from left to right."""
-    count = len(values)
-    table = np.zeros((count + 1, count + 1))
-    for first in range(count):
-        table[first, first + 1 :] = np.cumsum(np.asarray(values[first:], dtype=np.float64))
-    return table
-
-
-def binary_digits(number: int) -> list[int]:
-    """Return the powers of two that make up a number, largest first."""
-    return [1 << k for k in range(number.bit_length() - 1, -1, -1) if number >> k & 1]
-
-
 class StageModel:
     """All stage options of one problem along one node sequence, made when asked for."""
 
@@ -107,12 +93,13 @@ class StageModel:
         self._kind_of_rank = np.array([kinds[_kind(ranks.nodes[r.node])] for r in ranks.ranks])
         self._node_of_rank = np.array([rank.node for rank in ranks.ranks])
         self._tables: dict[object, Table] = {}
+        self._lookup = ProfileTables(problem.profiles)
         first = next(iter(self._profiles))
         self._first = self._profiles[first]
         demand_of = first.device if self._switches.first_profile_rules else ranks.node_sequence[0]
         durations = self._profiles.base(demand_of).layer_ms
-        total = sum(durations)
-        self.layer_demand = tuple(time / total for time in durations)
+        whole = sum(durations)
+        self.layer_demand = tuple(time / whole for time in durations)
 
     def option(
         self, first_rank: int, devices: int, dp: int, tp: int, batches: int
@@ -200,120 +187,34 @@ class StageModel:
             nodes = [rank.node for rank in self.ranks.ranks[first_rank : first_rank + dp * tp]]
             if any(nodes[i * tp] != nodes[(i + 1) * tp - 1] for i in range(dp)):
                 return None
-        slowest = [self._slowest_ms(frozenset(members), tp) for members in replicas]
+        slowest = [self._lookup.slowest_ms(frozenset(members), tp) for members in replicas]
         samples = split_samples([1.0 / ms for ms in slowest], per_batch)
         kinds = {(frozenset(m), n) for m, n in zip(replicas, samples, strict=True)}
         if min(samples) < 1 or max(samples) > self.problem.max_batch_size:
             return None
-        time = self._maximum(tuple(sorted((tuple(sorted(members)), n, tp) for members, n in kinds)))
+        time = self._lookup.slowest_table(
+            tuple(sorted((tuple(sorted(members)), n, tp) for members, n in kinds))
+        )
         return samples, time, float(time[0, -1]), True
-
-    def _slowest_ms(self, members: frozenset[str], tp: int) -> float:
-        smallest = [self._profiles.batch_sizes(device, tp) for device in members]
-        if not all(smallest):
-            raise MissingProfile(f"of {sorted(members)} at tp {tp}")
-        return max(
-            sum(self._profiles[ProfileKey(device, tp, sizes[0])].layer_ms) / sizes[0]
-            for device, sizes in zip(members, smallest, strict=True)
-        )
-
-    def _maximum(self, kinds: tuple[tuple[tuple[str, ...], int, int], ...]) -> Table:
-        """Return max over kinds (member types, samples, tp) of the range sums."""
-        if ("time", kinds) not in self._tables:
-            tables = [
-                range_sums(np.max([self.profile(d, tp, n).layer_ms for d in members], axis=0))
-                for members, n, tp in kinds
-            ]
-            self._tables["time", kinds] = np.max(tables, axis=0)
-        return self._tables["time", kinds]
-
-    def profile(self, device: str, tp: int, samples: int) -> LayerProfile:
-        """Return the profile of any batch, linear between the two profiled around it."""
-        key = ProfileKey(device, tp, samples)
-        if key in self._profiles:
-            return self._profiles[key]
-        sizes = self._profiles.batch_sizes(device, tp)
-        above = [bs for bs in sizes if bs > samples]
-        below = [bs for bs in sizes if bs < samples]
-        if not above or not below:
-            raise MissingProfile(key)
-        low, high = (self._profiles[ProfileKey(device, tp, bs)] for bs in (below[-1], above[0]))
-        weight = (samples - below[-1]) / (above[0] - below[-1])
-
-        def between(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
-            return tuple(x + (y - x) * weight for x, y in zip(a, b, strict=True))
-
-        return LayerProfile(
-            layer_ms=between(low.layer_ms, high.layer_ms),
-            memory_mb=between(low.memory_mb, high.memory_mb),
-            parameters_bytes=low.parameters_bytes,
-            forward_backward_ms=low.forward_backward_ms
-            + (high.forward_backward_ms - low.forward_backward_ms) * weight,
-            optimizer_ms=low.optimizer_ms,
-            batch_generator_ms=low.batch_generator_ms,
-        )
 
     def _original_compute(
         self, types: tuple[str, ...], dp: int, tp: int, per_batch: int
     ) -> tuple[tuple[int, ...], Table, float, bool]:
         """Compat: one type from its profile; several by first devices and binary digits."""
         if len(set(types)) == 1:
-            entry = self._exact(types[0], tp, per_batch // dp)
-            time = self._sums("time", types[0], tp, per_batch // dp)
-            return (per_batch // dp,) * dp, time, self._total(entry.layer_ms), True
-        samples = self._balanced(types, dp, tp, per_batch)
+            entry = self._lookup.exact(types[0], tp, per_batch // dp)
+            time = self._lookup.sums("time", types[0], tp, per_batch // dp)
+            return (per_batch // dp,) * dp, time, total(entry.layer_ms), True
+        samples = self._lookup.balanced(types, dp, tp, per_batch)
         width = len(types) // dp
         kinds: dict[tuple[str, int], None] = {}
         for i, share in enumerate(samples):
             if share:
                 kinds[types[i * width], share] = None
-        full = max((self._digits_ms(device, tp, n) for device, n in kinds), default=0.0)
-        table = np.max([self._digits_table(device, tp, n) for device, n in kinds], axis=0)
+        full = max((self._lookup.digits_ms(device, tp, n) for device, n in kinds), default=0.0)
+        table = np.max([self._lookup.digits_table(device, tp, n) for device, n in kinds], axis=0)
         largest = max(binary_digits(n)[0] for _, n in kinds)
         return samples, table, full, largest <= self.problem.max_batch_size
-
-    def _balanced(self, types: Sequence[str], dp: int, tp: int, per_batch: int) -> tuple[int, ...]:
-        """Split samples over replicas by the speed of each one's first device."""
-        width = len(types) // dp
-        speeds = [
-            1.0 / self._total(self._exact(types[i * width], tp, 1).layer_ms) for i in range(dp)
-        ]
-        return split_samples(speeds, per_batch)
-
-    def _digits_ms(self, device: str, tp: int, samples: int) -> float:
-        total = 0.0
-        for digit in binary_digits(samples):
-            total += self._total(self._exact(device, tp, digit).layer_ms)
-        return total
-
-    def _digits_table(self, device: str, tp: int, samples: int) -> Table:
-        key = ("digits", device, tp, samples)
-        if key not in self._tables:
-            table = np.zeros((self._profiles.layers + 1,) * 2)
-            for digit in binary_digits(samples):
-                table = table + self._sums("time", device, tp, digit)
-            self._tables[key] = table
-        return self._tables[key]
-
-    def _exact(self, device: str, tp: int, bs: int) -> LayerProfile:
-        key = ProfileKey(device, tp, bs)
-        if key not in self._profiles:
-            raise MissingProfile(key)
-        return self._profiles[key]
-
-    def _sums(self, what: str, device: str, tp: int, bs: int) -> Table:
-        key = (what, device, tp, bs)
-        if key not in self._tables:
-            entry = self._exact(device, tp, bs)
-            self._tables[key] = range_sums(entry.layer_ms if what == "time" else entry.memory_mb)
-        return self._tables[key]
-
-    @staticmethod
-    def _total(values: Sequence[float]) -> float:
-        total = 0.0
-        for value in values:
-            total += value
-        return total
 
     # --- memory -----------------------------------------------------------------------------
 
@@ -329,30 +230,11 @@ class StageModel:
         return tuple(
             DeviceMemory(
                 capacity * self.problem.memory_fraction,
-                self._static_memory(device, tp, n),
-                self._activation_memory(device, tp, n),
+                self._lookup.static_memory(device, tp, n),
+                self._lookup.activation_memory(device, tp, n),
             )
             for (device, n), capacity in sorted(kinds.items())
         )
-
-    def _activation_memory(self, device: str, tp: int, samples: int) -> Table:
-        """Return activations of one micro-batch, from the growth of memory with the batch."""
-        key = ("activations", device, tp, samples)
-        if key not in self._tables:
-            sizes = self._profiles.batch_sizes(device, tp)
-            low, high = (self._profiles[ProfileKey(device, tp, bs)] for bs in (sizes[0], sizes[-1]))
-            growth = np.asarray(high.memory_mb) - np.asarray(low.memory_mb)
-            per_sample = np.maximum(growth, 0.0) / max(sizes[-1] - sizes[0], 1)
-            self._tables[key] = range_sums(per_sample * samples)
-        return self._tables[key]
-
-    def _static_memory(self, device: str, tp: int, samples: int) -> Table:
-        """Return the profiled memory without the one micro-batch of activations in it."""
-        key = ("static", device, tp, samples)
-        if key not in self._tables:
-            memory = range_sums(self.profile(device, tp, samples).memory_mb)
-            self._tables[key] = memory - self._activation_memory(device, tp, samples)
-        return self._tables[key]
 
     def _group_memory(
         self,
@@ -371,8 +253,7 @@ class StageModel:
         key = ("group", mixed, dp, tp, per_batch)
         if key not in self._tables:
             self._tables[key] = self._group_demand(mixed, dp, tp, per_batch)
-        nothing = self._tables.setdefault("nothing", np.zeros((self._profiles.layers + 1,) * 2))
-        return (DeviceMemory(capacity, self._tables[key], nothing),)
+        return (DeviceMemory(capacity, self._tables[key], self._lookup.zeros()),)
 
     def _group_demand(self, mixed: bool, dp: int, tp: int, per_batch: int) -> Table:
         """Return the original's demand, from the profile of the sequence's first type.
@@ -381,14 +262,14 @@ class StageModel:
         """
         device = self.ranks.node_sequence[0]
         if not mixed:
-            sums = self._sums("memory", device, tp, per_batch // dp)
+            sums = self._lookup.sums("memory", device, tp, per_batch // dp)
             return MEMORY_OFFSET + MEMORY_COEFFICIENT * sums
         per_node = self.ranks.devices_per_node
         everywhere = [node.device for node in self.ranks.nodes for _ in range(per_node)]
         demand = np.full((self._profiles.layers + 1,) * 2, MEMORY_OFFSET)
-        for share in self._balanced(everywhere, dp, tp, per_batch):
+        for share in self._lookup.balanced(everywhere, dp, tp, per_batch):
             for digit in binary_digits(share):
-                demand += MEMORY_COEFFICIENT * self._sums("memory", device, tp, digit)
+                demand += MEMORY_COEFFICIENT * self._lookup.sums("memory", device, tp, digit)
         return demand
 
     # --- constants, parameters, traffic -----------------------------------------------------
@@ -410,7 +291,7 @@ class StageModel:
             for i, n in enumerate(samples)
             for device in set(types[i * tp : (i + 1) * tp])
         }
-        return max(max(self.profile(d, tp, n).sync_ms, 0.0) for d, n in kinds), True
+        return max(max(self._lookup.profile(d, tp, n).sync_ms, 0.0) for d, n in kinds), True
 
     def _parameters(self, tp: int) -> Table:
         """Return bytes per rank of every layer range."""
