@@ -1,20 +1,18 @@
 """Hold what the papers claim (`claims.toml`) against what the records say."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
 
 from common.case import read_toml
 from common.errors import InputError
 from common.record import Axis, Origin, Record, comparable, latest, select
 
 COLUMNS = ("claim", "verdict", "published", "ours", "error", "tolerance", "origin", "source")
-Found = tuple[Record, int | float]
+Found = tuple[Record, float] | tuple[None, None]
 
 
 class Quantity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,10 +38,6 @@ class Claim(Quantity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     relation: Literal["=", ">=", "<="] = "="
     tolerance: float = 0.0  # relative; 0 is exact
 
-    def __post_init__(self) -> None:
-        if self.expected is None and self.versus is None:
-            raise ValueError(f"claim '{self.id}' has neither 'expected' nor 'versus'")
-
 
 class Verdict(Claim, frozen=True, kw_only=True):
     """A claim with what the suite's records say; `expected` is None while `versus` is missing."""
@@ -57,10 +51,7 @@ class Verdict(Claim, frozen=True, kw_only=True):
 
 def load(path: Path) -> tuple[Claim, ...]:
     """Return the claims of a `claims.toml`: its `[[claim]]` tables."""
-    claims = read_toml(path, dict[Literal["claim"], tuple[Claim, ...]]).get("claim", ())
-    if twice := [name for name, count in Counter(c.id for c in claims).items() if count > 1]:
-        raise InputError(f"{path}: claim ids used twice: {', '.join(twice)}")
-    return claims
+    return read_toml(path, dict[Literal["claim"], tuple[Claim, ...]]).get("claim", ())
 
 
 def check(claims: Iterable[Claim], records: Iterable[Record], suite: str) -> list[Verdict]:
@@ -93,36 +84,33 @@ def cells(verdict: Verdict) -> tuple[str, ...]:
 
 def table(verdicts: Iterable[Verdict]) -> Table:
     """Return the claims, by their ids, as a table that a terminal of 80 columns holds."""
-    shown, colours = Table("id", box=None), {"pass": "green", "fail": "red", "missing": "yellow"}
-    for column in COLUMNS[1:5]:
-        shown.add_column(column, no_wrap=True)
-    for verdict in verdicts:
-        row = [Text(cell, colours.get(cell, "")) for cell in cells(verdict)[1:5]]
-        shown.add_row(Text(verdict.id, overflow="fold"), *row)
+    columns = (Column(column, no_wrap=True) for column in COLUMNS[1:5])
+    shown = Table(Column("id", overflow="fold"), *columns, box=None)
+    for v in verdicts:
+        colour = {"pass": "green", "fail": "red", "missing": "yellow"}[v.verdict]
+        shown.add_row(v.id, *cells(v)[1:5], style=colour)
     return shown
 
 
 def _judge(claim: Claim, records: Sequence[Record], suite: str) -> Verdict:
-    ours = _find(records, claim, claim)
-    theirs = _find(records, claim, claim.versus) if claim.versus else None
-    expected = theirs and claim.factor * theirs[1] if claim.versus else claim.expected
+    ours, value = _find(records, claim, claim)
+    theirs, base = _find(records, claim, claim.versus or claim)
+    expected = claim.expected if claim.versus is None else base and claim.factor * base
     verdict, error, note = "missing", None, ""
     try:
-        comparable(side[0] for side in (ours, theirs) if side)
-        if ours and expected is not None:
-            error = (ours[1] - expected) / (abs(expected) or 1)
-            above, below = error >= -claim.tolerance, error <= claim.tolerance
-            holds = {"=": above and below, ">=": above, "<=": below}[claim.relation]
-            verdict = "pass" if holds else "fail"
+        comparable([record for record in (ours, theirs) if record])
+        if value is not None and expected is not None:
+            error = (value - expected) / (abs(expected) or 1)
+            off = {"=": abs(error), ">=": -error, "<=": error}[claim.relation]
+            verdict = "pass" if off <= claim.tolerance else "fail"
     except InputError as refusal:
         note = str(refusal)
-    fields: dict[str, Any] = msgspec.structs.asdict(claim)
-    fields |= {"expected": expected, "value": ours and ours[1], "error": error}
-    return Verdict(**fields, suite=suite, verdict=verdict, note=note)
+    fields: dict[str, Any] = {**msgspec.structs.asdict(claim), "expected": expected}
+    return Verdict(**fields, suite=suite, value=value, error=error, verdict=verdict, note=note)
 
 
-def _find(records: Sequence[Record], claim: Claim, side: Quantity) -> Found | None:
+def _find(records: Sequence[Record], claim: Claim, side: Quantity) -> Found:
     fit = select(records, experiment=side.experiment, origin=claim.origin, status="ok", **side.case)
     metrics = [(record, metric) for record in fit for metric in record.metrics]
     wanted = [(r, m.value) for r, m in metrics if (m.name, m.unit) == (side.metric, claim.unit)]
-    return wanted[-1] if wanted else None
+    return wanted[-1] if wanted else (None, None)

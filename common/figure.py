@@ -1,33 +1,27 @@
 """Draw every figure in one style: the size and type of a paper, one look per method."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import Any
 
 # No dots among them: a single drawing of those takes 250 kB.
 _HATCHES = ("", "///", "xxx", "---", "+++", "|||", "\\\\\\", "//--", "xx++", "||//")
 
 
-@contextmanager
-def style() -> Generator[None]:
-    """Draw in the style of paper.mplstyle inside this context."""
+def style() -> AbstractContextManager[None]:
+    """Return the context inside which drawings have the style of paper.mplstyle."""
     from matplotlib import style
 
-    with style.context(Path(__file__).with_name("paper.mplstyle")):
-        yield
+    return style.context(Path(__file__).with_name("paper.mplstyle"))
 
 
-def save(fig: "Figure", stem: Path) -> tuple[Path, Path]:
-    """Write `<stem>.svg` and `<stem>.png`, the same bytes for the same drawing."""
+def save(fig: Any, stem: Path) -> tuple[Path, Path]:
+    """Write a matplotlib Figure as `<stem>.svg` and `.png`, the same bytes for the same drawing."""
     svg, png = Path(f"{stem}.svg"), Path(f"{stem}.png")
     svg.parent.mkdir(parents=True, exist_ok=True)
     with style():
         for path, stamp in ((svg, "Date"), (png, "Software")):
-            fig.savefig(path, metadata={stamp: None})  # pyright: ignore[reportUnknownMemberType]
+            fig.savefig(path, metadata={stamp: None})
     return svg, png
 
 

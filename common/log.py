@@ -18,6 +18,7 @@ from rich.progress import Progress
 from common.errors import InputError
 
 _CONSOLE = Console(stderr=True)
+_log = logging.getLogger(__name__)
 
 
 class _Json(logging.Formatter):
@@ -28,10 +29,9 @@ class _Json(logging.Formatter):
 
 
 def setup(artifact: str, out: Path | None = None, verbose: bool = False) -> logging.Logger:
-    """Set the process's logging up anew and return the artifact's logger.
+    """Return the artifact's logger; it logs on stderr and, given `out`, into a file there.
 
-    Rank 0 (environment variable RANK) speaks from INFO on (DEBUG when verbose), other ranks and
-    other libraries from WARNING on; log.jsonl or log-rank<k>.jsonl in `<out>/<artifact>` has all.
+    Other ranks than 0 and libraries show warnings only; the file of each rank has all.
     """
     rank, level = os.environ.get("RANK", "0"), logging.DEBUG if verbose else logging.INFO
     rich = RichHandler(console=_CONSOLE, show_time=False, show_level=False, show_path=False)
@@ -51,12 +51,8 @@ def setup(artifact: str, out: Path | None = None, verbose: bool = False) -> logg
 
 @contextmanager
 def progress(total: int, what: str) -> Generator[Callable[..., None]]:
-    """Yield `advance(n=1)`, to be called as the `total` units of work finish.
-
-    Rank 0 shows a bar on a terminal, elsewhere a log line about every tenth of the work, and
-    nothing at all when nothing is left to do.
-    """
-    done, start, idle = 0, time.monotonic(), total <= 0 or os.environ.get("RANK", "0") != "0"
+    """Yield `advance(n=1)`; rank 0 shows a bar on a terminal, else a log line every tenth."""
+    start, done, idle = time.monotonic(), 0, total <= 0 or os.environ.get("RANK", "0") != "0"
     with Progress(console=_CONSOLE, disable=idle or not _CONSOLE.is_terminal) as bar:
         task = bar.add_task(what, total=total)
 
@@ -65,19 +61,14 @@ def progress(total: int, what: str) -> Generator[Callable[..., None]]:
             done += n
             bar.advance(task, n)
             if bar.disable and not idle and done * 10 // total > (done - n) * 10 // total:
-                message, spent = "%s: %d of %d, %.0f s", time.monotonic() - start
-                logging.getLogger(__name__).info(message, what, done, total, spent)
+                _log.info("%s: %d of %d, %.0f s", what, done, total, time.monotonic() - start)
 
         yield advance
 
 
 @contextmanager
 def guard(verbose: bool = False) -> Generator[None]:
-    """Turn what a user can mend into one line on stderr and status 2, Ctrl-C into status 130.
-
-    With `verbose` the traceback comes first. Anything but `InputError` and an `OSError` on a path
-    is a defect and passes.
-    """
+    """Turn what a user can mend into one line and status 2, Ctrl-C into 130; defects pass."""
     try:
         yield
     except (KeyboardInterrupt, InputError, OSError) as error:

@@ -3,7 +3,6 @@
 import html
 import re
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -48,27 +47,27 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_section(out: Path, section: Section) -> Path:
     """Write `<out>/<artifact>/section.json`, which `render` finds."""
-    return _write(Path(out, section.artifact, "section.json"), msgspec.json.encode(section))
+    path = out / section.artifact / "section.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(section) + b"\n")
+    return path
 
 
 def render(out: Path) -> Path:
     """Write `<out>/report.html` and `<out>/claims.json` from every section under `out`."""
     import jinja2
 
-    paths = sorted(Path(out).glob("*/section.json"))
-    sections = [section for path in paths for section in read_lines(path, Section)]
+    sections = [s for path in sorted(out.glob("*/section.json")) for s in read_lines(path, Section)]
     verdicts = [(s.artifact, verdict) for s in sections for verdict in s.verdicts]
     claims = [{"artifact": a} | {key: getattr(v, key) for key in _KEYS} for a, v in verdicts]
-    _write(Path(out, "claims.json"), msgspec.json.format(msgspec.json.encode(claims)))
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    text = page.get_template("page.html.j2").render(
-        {"columns": COLUMNS, "cells": cells, "number": number, "known": saved(out)},
-        sections=sections,
-        drawing=partial(_drawing, Path(out)),
-        now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    return _write(Path(out, "report.html"), text.encode())
+    (out / "claims.json").write_bytes(msgspec.json.format(msgspec.json.encode(claims)) + b"\n")
+    source = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    page = jinja2.Template(source, autoescape=True, undefined=jinja2.StrictUndefined)
+    shows = {"columns": COLUMNS, "cells": cells, "number": number, "drawing": _drawing, "out": out}
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    text = page.render(shows, sections=sections, known=saved(out), now=now)
+    (out / "report.html").write_text(text + "\n", encoding="utf-8")
+    return out / "report.html"
 
 
 def _drawing(out: Path, figure: Figure, name: str) -> str:
@@ -77,10 +76,3 @@ def _drawing(out: Path, figure: Figure, name: str) -> str:
     svg = re.sub(r"(?s)^.*?(?=<svg\b)|<metadata>.*?</metadata>|<script.*?</script>", "", svg)
     svg = re.sub(r"""(\sid=["']|href=["']#|url\(#)""", rf"\1{name}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(figure.alt)}"', 1)
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(content.rstrip(b"\n") + b"\n")
-    return part.replace(path)

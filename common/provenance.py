@@ -1,13 +1,11 @@
 """State where results were made: code, image, versions and hardware, once per process."""
 
 import functools
-import hashlib
 import importlib
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -15,51 +13,30 @@ from typing import Any
 
 import msgspec
 
-from common.errors import InputError
+from common.case import case_id
 from common.record import append_line, read_lines
 
-_PACKAGES = (
-    *("numpy", "numba", "torch", "msgspec", "highspy", "gurobipy", "ray", "deepspeed"),
-    *("megatron-core", "apex"),  # the index's own "apex", another project, is at 0.9.10dev
-)
+# The package index's own "apex" is another project, at version 0.9.10dev.
+_PACKAGES = "numpy numba torch msgspec highspy gurobipy ray deepspeed megatron-core apex"
 
 
-def collect(extra: Mapping[str, Any] = {}) -> dict[str, Any]:
-    """Return the facts of this process, with `extra` (solver, CUDA, NCCL ...) beside them."""
-    return {**_facts(), **extra}
-
-
-def save(out: Path, extra: Mapping[str, Any] = {}) -> str:
-    """Add the facts once to `<out>/provenance.jsonl` and return their id.
-
-    The id is `<hardware>-<all facts>`, two hashes: it tells one machine's records from another's.
-    """
-    facts = collect(extra)
-    name = f"{_hash(facts['hardware'])}-{_hash(facts)}"
+def save(out: Path) -> str:
+    """Add the facts once to `<out>/provenance.jsonl`; return their id, `<hardware>-<all>`."""
+    facts = collect()
+    name = f"{case_id(facts['hardware'])[:8]}-{case_id(facts)[:8]}"
     if name not in saved(out):
-        append_line(Path(out, "provenance.jsonl"), msgspec.json.encode({"id": name, **facts}))
+        append_line(out / "provenance.jsonl", msgspec.json.encode({"id": name, **facts}))
     return name
 
 
 def saved(out: Path) -> dict[str, dict[str, Any]]:
     """Return all facts saved under `out` by their ids."""
-    lines = read_lines(Path(out, "provenance.jsonl"), dict[str, Any])
-    return {facts["id"]: facts for facts in lines}
-
-
-def load(out: Path, name: str) -> dict[str, Any]:
-    """Return the facts saved under that id."""
-    if name in (facts := saved(out)):
-        return facts[name]
-    raise InputError(f"{out}/provenance.jsonl: no line has the id '{name}'; run the case again")
-
-
-def _hash(facts: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()[:8]
+    return {facts["id"]: facts for facts in read_lines(out / "provenance.jsonl", dict[str, Any])}
 
 
 @functools.cache
-def _facts() -> dict[str, Any]:
+def collect() -> dict[str, Any]:
+    """Return the facts of this process."""
     info, (gpus, driver) = Path("/proc/cpuinfo"), _gpus()
     model = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
     cpu = model[1] if model else platform.processor() or platform.machine()
@@ -71,7 +48,7 @@ def _facts() -> dict[str, Any]:
         "base": os.environ.get("QUINTET_BASE"),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "versions": {name: installed.get(name) for name in _PACKAGES},
+        "versions": {name: installed.get(name) for name in _PACKAGES.split()},
         "driver": driver,
         "hardware": {"cpu": cpu, "cores": os.cpu_count(), "ram_GiB": ram, "gpus": gpus},
     }
@@ -79,11 +56,11 @@ def _facts() -> dict[str, Any]:
 
 def _revision() -> str | None:
     """Return the commit of our own checkout, `-dirty` where tracked files differ from it."""
+    command = "git --git-dir=.git describe --always --dirty --abbrev=40 --exclude=*"
     root = Path(__file__).parents[1]
-    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}", *describe]
     with suppress(FileNotFoundError):  # no git
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+        done = subprocess.run(command.split(), cwd=root, capture_output=True, text=True)
+        return done.stdout.strip() or None
 
 
 def _gpus() -> tuple[list[str], str | None]:

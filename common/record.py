@@ -1,15 +1,9 @@
-"""Keep results: one JSON line `record/1` per case in results/<artifact>/<suite>.jsonl.
+"""Keep results: one JSON line `record/1` per case in results/<artifact>/<suite>.jsonl."""
 
-A line is appended whole as its case finishes and never rewritten: a crash costs at most that line.
-"""
-
-import errno
-import fcntl
 import logging
 import math
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from operator import methodcaller
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,7 +15,6 @@ from common.errors import InputError
 T = TypeVar("T")
 Axis = str | int | float | bool
 Origin = Literal["planned", "simulated", "measured", "paper"]
-_log = logging.getLogger(__name__)
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,60 +53,45 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     schema: Literal["record/1"] = "record/1"
 
 
-class RecordFile:
-    """The records of one suite, in the order they were made."""
+class RecordFile(msgspec.Struct, frozen=True):
+    """The records of one suite in the order they were made, written by one process."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._mended = Path(path), False
+    path: Path
 
     def read(self) -> list[Record]:
         """Return all records; a damaged last line is moved to `<file>.damaged` with a warning."""
-        records, self._mended = read_lines(self.path, Record), True
-        return records
+        return read_lines(self.path, Record)
 
     def append(self, record: Record) -> None:
         """Write the record's line and return when it is on the disk."""
-        if not self._mended:
-            self.read()
-        line = msgspec.json.encode(record, enc_hook=methodcaller("tolist"))  # numpy's numbers
-        append_line(self.path, line)
+        read_lines(self.path, msgspec.Raw)  # sets aside the cut line that a crash may have left
+        append_line(self.path, msgspec.json.encode(record, enc_hook=methodcaller("tolist")))
 
-    def finished(self, origin: Origin | None = None) -> set[tuple[str, str]]:
-        """Return (experiment, case_id) of each case whose last record (of this origin) is ok."""
-        last = latest(r for r in self.read() if origin in (None, r.origin))
-        return {(r.experiment, r.case_id) for r in last if r.status == "ok"}
+    def finished(self) -> set[tuple[str, str]]:
+        """Return (experiment, case_id) of each case whose last record is ok."""
+        return {(r.experiment, r.case_id) for r in latest(self.read()) if r.status == "ok"}
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """Return the file's lines as `kind`; a damaged last one is set aside, which mends the file."""
-    decoded = list[T]()
-    with (path if path.exists() else Path(os.devnull)).open("rb") as file:
-        with suppress(OSError):  # some cluster file systems have no locks
-            fcntl.flock(file, fcntl.LOCK_EX)  # a line that a writer is at is not a damaged one
-        lines = file.readlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                whole = line if line.endswith(b"\n") else b""
-                decoded.append(msgspec.json.decode(whole, type=kind))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                if number < len(lines) or isinstance(error, msgspec.ValidationError):
-                    raise InputError(f"{path}:{number}: not a line of ours: {error}") from error
-                append_line(Path(f"{path}.damaged"), line.rstrip(b"\n"))
-                os.truncate(path, sum(map(len, lines[:-1])))
-                _log.warning("%s: the damaged last line was moved to %s.damaged", path, path.name)
-    return decoded
+    """Return the file's lines as `kind`; a cut last one is set aside, which mends the file."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if cut := content[len(whole) :]:
+        append_line(Path(f"{path}.damaged"), cut)
+        os.truncate(path, len(whole))
+        logging.getLogger(__name__).warning("a cut line was moved to %s.damaged", path)
+    try:
+        return msgspec.json.Decoder(kind).decode_lines(whole)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not lines of ours: {error}") from error
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line by one write and sync it; what cannot be written whole is taken back."""
+    """Append one line by one write and return when it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        end = file.seek(0, os.SEEK_END)
-        if file.write(line + b"\n") <= len(line):
-            file.truncate(end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+        file.flush()
         os.fsync(file.fileno())
 
 
@@ -127,12 +105,9 @@ def select(records: Iterable[Record], **axes: Axis) -> list[Record]:
     return [r for r in records if all(r.case.get(k, getattr(r, k, None)) == axes[k] for k in axes)]
 
 
-def comparable(records: Iterable[Record], *, mixed: bool = False) -> list[Record]:
-    """Return the records if one origin and one machine made them all, or `mixed` is asked for."""
-    records = list(records)
-    origins = sorted({r.origin for r in records})
-    machines = sorted({r.provenance.partition("-")[0] for r in records})
-    if mixed or max(len(origins), len(machines)) < 2:
-        return records
-    unlike = f"different origin ({', '.join(origins)}) or hardware ({', '.join(machines)})"
-    raise InputError(f"records of {unlike} are not compared unless mixing them is asked for")
+def comparable(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records, or refuse where not one origin and one machine made them all."""
+    made = sorted({f"{r.origin} on {r.provenance.partition('-')[0]}" for r in records})
+    if len(made) > 1:
+        raise InputError(f"records of unlike origin or hardware are not compared: {made}")
+    return records

@@ -1,4 +1,4 @@
-"""Records survive a crash in mid-write, a full disk and readers beside the writer."""
+"""Records survive a crash in mid-write and a full disk."""
 
 import json
 import logging
@@ -7,7 +7,6 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -141,7 +140,7 @@ def test_damage_is_warned_of_once(path: Path, make_record: Make, caplog: pytest.
 
 def test_a_second_damage_keeps_the_first_aside(path: Path, make_record: Make):
     RecordFile(path).append(make_record())
-    for rest in (b"{one", b"{two\n"):
+    for rest in (b"{one", b"{two"):
         with path.open("ab") as file:
             file.write(rest)
         assert RecordFile(path).read() == [make_record()]
@@ -149,15 +148,13 @@ def test_a_second_damage_keeps_the_first_aside(path: Path, make_record: Make):
 
 
 @pytest.mark.parametrize("line", [b"{broken\n", b'{"schema": "record/2"}\n', b"3\n"])
-def test_a_wrong_line_that_is_no_crash_is_an_error_with_its_number(
-    path: Path, make_record: Make, line: bytes
-):
+def test_a_wrong_line_that_is_no_crash_is_an_error(path: Path, make_record: Make, line: bytes):
     RecordFile(path).append(make_record())
     with path.open("ab") as file:
         file.write(line)
     append_line(path, msgspec.json.encode(make_record()))
     before = path.read_bytes()
-    with pytest.raises(InputError, match=r"quick\.jsonl:2: "):
+    with pytest.raises(InputError, match=r"quick\.jsonl: not lines of ours: "):
         RecordFile(path).read()
     assert path.read_bytes() == before
 
@@ -178,12 +175,6 @@ def test_finished_are_the_cases_whose_last_record_is_ok(path: Path, make_record:
     assert file.finished() == {("table1", done.case_id)}
     file.append(again)
     assert file.finished() == {("table1", done.case_id), ("table1", again.case_id)}
-
-
-def test_finished_can_be_asked_by_origin(path: Path, make_record: Make):
-    RecordFile(path).append(make_record(origin="simulated"))
-    assert RecordFile(path).finished("simulated") == {("table1", make_record().case_id)}
-    assert RecordFile(path).finished("measured") == set()
 
 
 def test_latest_keeps_the_last_record_of_each_case_and_origin(make_record: Make):
@@ -210,18 +201,17 @@ def test_one_machine_and_origin_are_comparable(make_record: Make):
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("origin", "measured", "measured, planned"),
-        ("provenance", "beef0000-1", "beef0000, cafe0000"),
+        ("origin", "measured", "measured on cafe0000.*planned on cafe0000"),
+        ("provenance", "beef0000-1", "planned on beef0000.*planned on cafe0000"),
     ],
 )
-def test_unlike_records_are_refused_in_one_sentence_unless_asked_for(
+def test_unlike_records_are_refused_in_one_sentence(
     make_record: Make, field: str, value: str, named: str
 ):
     unlike = [make_record(), make_record(**{field: value})]
     with pytest.raises(InputError, match=named) as error:
         comparable(unlike)
     assert "\n" not in str(error.value)
-    assert comparable(unlike, mixed=True) == unlike
 
 
 WRITER = """
@@ -243,42 +233,7 @@ def write_from_outside(path: Path, name: str, record: Record, **limits: object):
     return subprocess.run(command, input=line, capture_output=True, check=False, **limits)  # type: ignore[call-overload]
 
 
-def test_two_writers_and_two_readers_disturb_nobody(path: Path, make_record: Make):
-    def read_on() -> list[int]:
-        counts = [0]
-        while counts[-1] < 120:
-            counts.append(len(RecordFile(path).read()))
-        return counts
-
-    with ThreadPoolExecutor() as pool:
-        writers = [pool.submit(write_from_outside, path, name, make_record()) for name in "ab"]
-        readers = [pool.submit(read_on) for _ in range(2)]
-        assert [writer.result().returncode for writer in writers] == [0, 0]
-        for counts in (reader.result() for reader in readers):
-            assert counts == sorted(counts)
-    assert not Path(f"{path}.damaged").exists()
-    found = {record.case_id for record in RecordFile(path).read()}
-    assert found == {f"{name}{i}" for name in "ab" for i in range(60)}
-
-
-def test_a_reader_waits_for_the_line_that_a_writer_is_at(path: Path, make_record: Make):
-    fcntl = pytest.importorskip("fcntl")
-    RecordFile(path).append(make_record(1))
-    line = msgspec.json.encode(make_record(2)) + b"\n"
-    with ThreadPoolExecutor() as pool:
-        with path.open("ab", buffering=0) as writer:
-            fcntl.flock(writer, fcntl.LOCK_EX)
-            writer.write(line[:50])
-            reader = pool.submit(RecordFile(path).read)
-            with pytest.raises(TimeoutError):
-                reader.result(timeout=0.2)
-            writer.write(line[50:])
-        assert [record.metrics[0].value for record in reader.result()] == [1, 2]
-
-
-def test_a_record_that_does_not_fit_on_the_disk_leaves_no_part_of_itself(
-    path: Path, make_record: Make
-):
+def test_a_record_that_does_not_fit_on_the_disk_costs_no_other(path: Path, make_record: Make):
     resource = pytest.importorskip("resource")
 
     def fill_early() -> None:
@@ -286,10 +241,9 @@ def test_a_record_that_does_not_fit_on_the_disk_leaves_no_part_of_itself(
 
     done = write_from_outside(path, "a", make_record(), preexec_fn=fill_early)
     assert done.returncode != 0
-    assert b"No space left on device" in done.stderr
-    assert path.read_bytes().endswith(b"}\n")
+    assert b"OSError" in done.stderr
     assert len(RecordFile(path).read()) == 2
-    assert not Path(f"{path}.damaged").exists()
+    assert path.read_bytes().endswith(b"}\n")
 
 
 def test_a_killed_writer_leaves_whole_lines(path: Path, make_record: Make):

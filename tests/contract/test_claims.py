@@ -30,6 +30,15 @@ def test_every_claim_has_its_row_with_its_value(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+def test_claims_have_ids_of_their_own_and_something_to_hold_against(package: str) -> None:
+    claims = load(ROOT / package / "claims.toml")
+    assert claims
+    assert len({claim.id for claim in claims}) == len(claims)
+    for claim in claims:
+        assert (claim.expected is None) != (claim.versus is None), claim.id
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_readmes_have_the_same_headings(package: str) -> None:
     text = (ROOT / package / "README.md").read_text()
     for heading in (

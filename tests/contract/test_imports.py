@@ -14,7 +14,7 @@ ARTIFACTS = ("helix", "metis", "beta", "puzzle", "vocab_parallel")
 PRESENT = [name for name in ARTIFACTS if (ROOT / name / "__init__.py").exists()]
 WITH_CLI = [name for name in PRESENT if (ROOT / name / "cli.py").exists()]
 HEAVY = ("torch", "numba", "scipy", "highspy", "matplotlib", "ray")
-COMMON_MAY = {"msgspec", "rich", "common", *sys.stdlib_module_names}
+COMMON_MAY = {"msgspec", "rich", "tomli_w", "common", *sys.stdlib_module_names}
 COMMON_MAY_INSIDE_FUNCTIONS = COMMON_MAY | {"jinja2", "matplotlib", "pynvml"}
 COMMON_LINES = 600
 
@@ -61,11 +61,8 @@ def test_common_imports_no_artifact_and_little_else():
 
 
 def test_common_stays_small():
-    """Count every line that holds something: code, docstrings and comments, not blank ones."""
-    lines = {
-        path.name: sum(bool(line.strip()) for line in path.read_text().splitlines())
-        for path in sources("common")
-    }
+    """Count every line, blank ones and docstrings too."""
+    lines = {path.name: path.read_text().count("\n") for path in sources("common")}
     assert sum(lines.values()) <= COMMON_LINES, lines
 
 
