@@ -1,0 +1,1 @@
+"""What the paper takes as given: machines, links, models and their measured profiles."""

@@ -1,0 +1,1 @@
+"""From inputs to a placement, its maximum flow and the routing weights that follow."""

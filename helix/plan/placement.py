@@ -1,0 +1,77 @@
+"""A placement: which run of layers each machine holds, and the links that serve it."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from common.errors import InputError
+from helix.inputs.cluster import FIRST, SINK, SOURCE, Link
+
+UNUSED = (0, 0)
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Half-open runs of layers by node index ((0, 0): unused) and the directed links in use.
+
+    The order of the links numbers them; ties in routing go to the smaller number.
+    """
+
+    layers: int
+    intervals: tuple[tuple[int, int], ...]
+    links: tuple[Link, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse runs outside the model."""
+        for node, (start, end) in enumerate(self.intervals):
+            if not (0 <= start < end <= self.layers or (start, end) == UNUSED):
+                raise InputError(
+                    f"placement: node {node} holds layers {start} to {end} of {self.layers}"
+                )
+
+    def held(self, place: int) -> int:
+        """Return how many layers the node at this place holds."""
+        start, end = self.intervals[place - FIRST]
+        return end - start
+
+
+def fits(tail: tuple[int, int], head: tuple[int, int], partial: bool) -> bool:
+    """Say whether work may go from one run of layers straight on to another.
+
+    Exactly where one ends the other begins; with partial inference, anywhere inside it.
+    """
+    if UNUSED in (tail, head):
+        return False
+    return head[0] <= tail[1] < head[1] if partial else tail[1] == head[0]
+
+
+def wired(
+    layers: int,
+    intervals: Sequence[tuple[int, int]],
+    links: Sequence[Link],
+    partial: bool = False,
+) -> Placement:
+    """Return the placement with those of the cluster's links that can carry work.
+
+    As the original: then links into a node without a way on go, then links out of a node without
+    a way in; each once, so a chain of dead ends may leave some.
+    """
+    kept = [link for link in links if _useful(layers, intervals, link, partial)]
+    tails = {link.tail for link in kept}
+    kept = [link for link in kept if link.head == SINK or link.head in tails]
+    heads = {link.head for link in kept}
+    kept = [link for link in kept if link.tail == SOURCE or link.tail in heads]
+    return Placement(layers=layers, intervals=tuple(intervals), links=tuple(kept))
+
+
+def _useful(layers: int, intervals: Sequence[tuple[int, int]], link: Link, partial: bool) -> bool:
+    if link.tail == SOURCE:
+        start, end = intervals[link.head - FIRST]
+        return start == 0 and end > 0
+    if link.head == SINK:
+        return intervals[link.tail - FIRST][1] == layers
+    return fits(intervals[link.tail - FIRST], intervals[link.head - FIRST], partial)
+
+
+def by_ends(links: Sequence[Link]) -> Mapping[tuple[int, int], Link]:
+    """Return the links by their two places."""
+    return {(link.tail, link.head): link for link in links}

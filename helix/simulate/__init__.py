@@ -1,0 +1,1 @@
+"""A placement under load, event by event; starts no process."""
