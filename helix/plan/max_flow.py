@@ -27,8 +27,9 @@ def readable_max_flow(
 ) -> Floats:
     """Return what `max_flow` returns, by the textbook: levels, then paths that rise by one."""
     flow = np.zeros(len(tails))
-    around = [list[tuple[int, int]]() for _ in range(vertices)]
-    for arc, (tail, head) in enumerate(zip(tails.tolist(), heads.tolist(), strict=True)):
+    around: list[list[tuple[int, int]]] = [[] for _ in range(vertices)]
+    for arc in range(len(tails)):
+        tail, head = int(tails[arc]), int(heads[arc])
         around[tail].append((arc, head))
         around[head].append((~arc, tail))  # ~arc: the same arc, walked backwards
 
