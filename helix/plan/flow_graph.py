@@ -10,11 +10,22 @@ from numpy.typing import NDArray
 
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster
 from helix.inputs.model import Model
+from helix.inputs.profile import Profiles
 from helix.plan.max_flow import max_flow
+from helix.plan.min_cost_flow import min_cost_max_flow
 from helix.plan.placement import Placement
-from helix.plan.throughput import Throughput
+from helix.plan.throughput import OUTPUT_TOKENS, PROMPT_TOKENS, Throughput
 
 IN, START, END, OUT = range(4)  # a node's vertices
+TOKENS_PER_PASS = (PROMPT_TOKENS + OUTPUT_TOKENS) / (1 + OUTPUT_TOKENS)
+"""Mean tokens that one pass of the mean request takes over a link."""
+
+
+def _vertex(place: int, part: int) -> int:
+    return 4 * place + part
+
+
+BEGIN, FINISH = _vertex(SOURCE, IN), _vertex(SINK, OUT)
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,19 +78,41 @@ def network(cluster: Cluster, model: Model, placement: Placement, speed: Through
 def placement_flow(cluster: Cluster, model: Model, placement: Placement, speed: Throughput) -> Flow:
     """Return a maximum flow of the placement."""
     net = network(cluster, model, placement, speed)
-    s, t = _vertex(SOURCE, IN), _vertex(SINK, OUT)
-    flow = max_flow(net.vertices, net.tails, net.heads, net.capacities, s, t)
+    flow = max_flow(net.vertices, net.tails, net.heads, net.capacities, BEGIN, FINISH)
+    return _flow(net, placement, flow)
+
+
+def least_latency_flow(
+    cluster: Cluster, model: Model, profiles: Profiles, placement: Placement, speed: Throughput
+) -> Flow:
+    """Return the maximum flow along which a token is expected to arrive soonest.
+
+    The split among equal maximum flows sets the routing weights and so the service's throughput
+    (by up to 7 %); the original leaves it to the iteration order of a hash set.
+    """
+    net = network(cluster, model, placement, speed)
+    costs = np.zeros(len(net.tails))
+    for index, node in enumerate(cluster.nodes):
+        arc = 2 + 3 * index + 1  # after the coordinator's two: in, through, out of each machine
+        costs[arc] = placement.held(index + FIRST) * profiles[node.kind].decode.seconds[1]
+    for number, link in enumerate(placement.links, len(net.tails) - net.links):
+        outer = link.tail == SOURCE or link.head == SINK
+        size = model.token_bytes if outer else model.hop_bytes
+        costs[number] = link.latency + TOKENS_PER_PASS * size / link.bandwidth
+    flow = min_cost_max_flow(
+        net.vertices, net.tails, net.heads, net.capacities, costs, BEGIN, FINISH
+    )
+    return _flow(net, placement, flow)
+
+
+def _flow(net: Network, placement: Placement, flow: NDArray[np.float64]) -> Flow:
     links = flow[len(flow) - net.links :]
     out = [f for f, link in zip(links, placement.links, strict=True) if link.tail == SOURCE]
     return Flow(
         value=float(sum(out)),
-        links=tuple(links.tolist()),
-        capacities=tuple(net.capacities[len(flow) - net.links :].tolist()),
+        links=tuple(map(float, links)),
+        capacities=tuple(map(float, net.capacities[len(flow) - net.links :])),
     )
-
-
-def _vertex(place: int, part: int) -> int:
-    return 4 * place + part
 
 
 def _only(placement: Placement, side: str, outer: int) -> dict[int, int]:

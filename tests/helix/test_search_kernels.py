@@ -1,0 +1,133 @@
+"""The search's incremental flow, moves and estimate against the readable parts."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helix.inputs.cluster import FIRST, Cluster, Link
+from helix.plan.annealing import anneal
+from helix.plan.bounds import capped_compute_bound
+from helix.plan.estimate import decode_rate
+from helix.plan.flow_graph import placement_flow
+from helix.plan.placement import wired
+from helix.plan.search_flow import SINK, SOURCE, fill_up, take_out
+from helix.plan.search_moves import move
+from helix.plan.search_problem import SearchProblem, search_problem
+from tests.helix.golden_inputs import GOLDEN, shipped_intervals, situation
+
+GEO, SINGLE = "geo.llama70b.ilp", "single.llama70b.ilp"
+
+
+def start(shipped: str) -> tuple[np.ndarray, np.ndarray]:
+    first, last = zip(*shipped_intervals(shipped), strict=True)
+    return np.array(first), np.array(last)
+
+
+def filled(
+    problem: SearchProblem, starts: np.ndarray, ends: np.ndarray, partial: bool
+) -> tuple[float, np.ndarray, np.ndarray]:
+    places = len(starts) + FIRST
+    flow, through = np.zeros((places, places)), np.zeros(places)
+    value = fill_up(
+        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through
+    )
+    return value, flow, through
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32), partial=st.booleans(), shipped=st.sampled_from([GEO, SINGLE]))
+def test_incremental_flow_is_the_maximum_flow_after_every_move(
+    seed: int, partial: bool, shipped: str
+) -> None:
+    cluster, model, profiles, speed = situation(shipped)
+    problem = search_problem(cluster, model, profiles, speed)
+    starts, ends = start(shipped)
+    rng = np.random.default_rng(seed)
+    _, flow, through = filled(problem, starts, ends, partial)
+    for _ in range(30):
+        new_starts, new_ends = starts.copy(), ends.copy()
+        if not move(new_starts, new_ends, problem.most, problem.layers, rng):
+            continue
+        for i in np.flatnonzero((new_starts != starts) | (new_ends != ends)):
+            take_out(flow, through, int(i) + FIRST)
+        starts, ends = new_starts, new_ends
+        value = fill_up(
+            starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through
+        )
+        runs = list(zip(starts.tolist(), ends.tolist(), strict=True))
+        placement = wired(model.layers, runs, cluster.links, partial)
+        exact = placement_flow(cluster, model, placement, speed).value
+        assert value == pytest.approx(exact, rel=1e-6, abs=1e-3)
+        assert flow.sum(axis=0)[FIRST:] == pytest.approx(through[FIRST:], abs=1e-3)
+        assert flow.sum(axis=1)[FIRST:] == pytest.approx(through[FIRST:], abs=1e-3)
+        assert flow[SOURCE].sum() == pytest.approx(through[SOURCE], abs=1e-3)
+        assert flow[:, SINK].sum() == pytest.approx(through[SINK], abs=1e-3)
+
+
+def test_annealing_attains_the_proven_optimum_and_is_deterministic() -> None:
+    cluster, model, profiles, speed = situation(SINGLE)
+    problem = search_problem(cluster, model, profiles, speed)
+    bound = capped_compute_bound([speed.rates(n.kind) for n in cluster.nodes], model.layers)
+    starts, ends = start("single.llama70b.swarm")
+    found = [
+        anneal(problem, starts, ends, False, False, np.random.default_rng(1), 600_000, bound - 1e-6)
+        for _ in range(2)
+    ]
+    assert found[0][0].tolist() == found[1][0].tolist()
+    assert found[0][3] == found[1][3]
+    runs = list(zip(found[0][0].tolist(), found[0][1].tolist(), strict=True))
+    placement = wired(model.layers, runs, cluster.links)
+    assert placement_flow(cluster, model, placement, speed).value == pytest.approx(
+        2045.641, abs=1e-3
+    )
+
+
+def estimate(shipped: str) -> float:
+    cluster, model, profiles, speed = situation(shipped)
+    problem = search_problem(cluster, model, profiles, speed)
+    starts, ends = start(shipped)
+    _, flow, through = filled(problem, starts, ends, False)
+    return decode_rate(
+        starts, ends, problem.layers, flow, through, problem.kv_tokens, problem.base,
+        problem.per_decode, problem.per_prompt, problem.latency, problem.occupied, problem.mix,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shipped", "simulation", "part"),
+    [
+        (SINGLE, "single.llama70b.offline.helix", 0),
+        (GEO, "geo.llama70b.offline.helix", 0),
+        ("single.llama30b.ilp.a100", "single.llama30b.offline.helix", 0),
+        ("single.llama30b.ilp.l4", "single.llama30b.offline.helix", 1),
+        ("single.llama30b.ilp.t4", "single.llama30b.offline.helix", 2),
+        ("geo.llama30b.ilp.a100", "geo.llama30b.offline.helix", 0),
+        ("geo.llama30b.ilp.t4", "geo.llama30b.offline.helix", 2),
+    ],
+)
+def test_estimates_are_near_what_the_original_simulates(
+    shipped: str, simulation: str, part: int
+) -> None:
+    golden = next(s for s in GOLDEN["simulations"] if s["id"] == simulation)
+    assert estimate(shipped) == pytest.approx(golden["parts"][part]["decode"], rel=0.4)
+
+
+def test_a_longer_way_is_worth_less_at_equal_flow() -> None:
+    cluster, model, profiles, speed = situation(GEO)
+    slow = tuple(
+        Link(link.tail, link.head, link.bandwidth, link.latency + 0.5) for link in cluster.links
+    )
+    starts, ends = start(GEO)
+    rates = []
+    for links in (cluster.links, slow):
+        changed = Cluster(nodes=cluster.nodes, links=links)
+        problem = search_problem(changed, model, profiles, speed)
+        value, flow, through = filled(problem, starts, ends, False)
+        rate = decode_rate(
+            starts, ends, problem.layers, flow, through, problem.kv_tokens, problem.base,
+            problem.per_decode, problem.per_prompt, problem.latency, problem.occupied, problem.mix,
+        )  # fmt: skip
+        rates.append((value, rate))
+    assert rates[0][0] == pytest.approx(rates[1][0])
+    assert rates[1][1] < 0.8 * rates[0][1]
