@@ -55,7 +55,7 @@ def wired(
     As the original: then links into a node without a way on go, then links out of a node without
     a way in; each once, so a chain of dead ends may leave some.
     """
-    kept = [link for link in links if _useful(layers, intervals, link, partial)]
+    kept = [link for link in links if carries(layers, intervals, link, partial)]
     tails = {link.tail for link in kept}
     kept = [link for link in kept if link.head == SINK or link.head in tails]
     heads = {link.head for link in kept}
@@ -63,7 +63,8 @@ def wired(
     return Placement(layers=layers, intervals=tuple(intervals), links=tuple(kept))
 
 
-def _useful(layers: int, intervals: Sequence[tuple[int, int]], link: Link, partial: bool) -> bool:
+def carries(layers: int, intervals: Sequence[tuple[int, int]], link: Link, partial: bool) -> bool:
+    """Say whether a link of the cluster can carry work between these runs of layers."""
     if link.tail == SOURCE:
         start, end = intervals[link.head - FIRST]
         return start == 0 and end > 0
