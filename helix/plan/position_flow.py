@@ -66,11 +66,13 @@ def position_flow(
     speed: Throughput,
     settings: Settings | None = None,
     solver: SolverName = "highs",
+    start: Placement | None = None,
 ) -> PositionFlow:
     """Return the placement of largest flow on a cluster whose links do not bind.
 
-    Machines that the optimum does not need stay unused. Raises InputError where a link may bind,
-    where the model does not fit, or if no placement was found in time.
+    The solver begins with `start`, or with the best single chain. Machines that the optimum does
+    not need stay unused. Raises InputError where a link may bind, where the model does not fit, or
+    if no placement was found in time.
     """
     rates = [speed.rates(node.kind) for node in cluster.nodes]
     cap = capped_compute_bound(rates, model.layers)
@@ -81,9 +83,9 @@ def position_flow(
         raise InputError(f"position-flow: {model.layers} layers do not fit these machines")
     table = {kind: speed.rates(kind) for kind in counts}
     held, matrices = position_matrices(table, counts, model.layers, cap)
-    _, chain = best_chain(rates, model.layers)
-    start = aggregated(cluster, held, chain, matrices.variables)
-    solved = solve(matrices, settings, solver=solver, start=start)
+    intervals = start.intervals if start else best_chain(rates, model.layers)[1]
+    begin = aggregated(cluster, held, intervals, matrices.variables)
+    solved = solve(matrices, settings, solver=solver, start=begin)
     if solved.x is None:
         raise InputError(f"position-flow: nothing found in {solved.seconds:.1f} s; allow more time")
     intervals = disaggregated(cluster, held, solved.x)

@@ -11,10 +11,10 @@ from helix.inputs.generate import CLUSTERS, even
 from helix.plan.bounds import capped_compute_bound, chain_value
 from helix.plan.flow_graph import placement_flow
 from helix.plan.pipelines import best_chain
-from helix.plan.placement import UNUSED
+from helix.plan.placement import UNUSED, wired
 from helix.plan.position_flow import links_never_bind, position_flow, position_matrices
 from helix.plan.solvers_result import Settings
-from tests.helix.golden_inputs import situation
+from tests.helix.golden_inputs import shipped_intervals, situation
 
 FAST = Settings(max_run_time=0.4, gap=1e-6)
 PROVED = {
@@ -43,6 +43,14 @@ def test_flow_optima_that_resist_proof_are_found_at_once(shipped: str) -> None:
     flow = placement_flow(cluster, model, plan.placement, speed)
     assert flow.value == pytest.approx(FOUND[shipped], abs=1e-3)
     assert plan.solved.objective <= plan.bound
+
+
+def test_a_known_placement_is_not_lost() -> None:
+    shipped = "het.llama70b.ilp"
+    cluster, model, _, speed = situation(shipped)
+    start = wired(model.layers, shipped_intervals(shipped), cluster.links)
+    plan = position_flow(cluster, model, speed, Settings(max_run_time=0.1), start=start)
+    assert plan.solved.objective >= 4137.547
 
 
 @pytest.mark.slow
