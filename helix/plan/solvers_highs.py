@@ -39,10 +39,10 @@ def solve_highs(matrices: Matrices, settings: Settings, start: Floats | None) ->
 
 
 def _configure(highs: Any, settings: Settings) -> None:
+    """Set the options but for threads: HiGHS refuses another number of them in one process."""
     options = {
         "output_flag": False,
         "parallel": "off",
-        "threads": settings.threads,
         "random_seed": settings.seed,
         "mip_rel_gap": settings.gap,
         "time_limit": settings.max_run_time,

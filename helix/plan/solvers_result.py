@@ -33,7 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     close: float = 0.995
     gap: float = 1e-4  # relative, below which an answer counts as proved
     seed: int = 0
-    threads: int = 1
+    threads: int = 1  # Gurobi's; HiGHS runs on one
 
     def __post_init__(self) -> None:
         """Refuse limits that no run can keep."""

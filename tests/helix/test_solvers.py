@@ -183,6 +183,11 @@ def test_the_same_seed_gives_the_same_answer() -> None:
     assert first.seed == 3
 
 
+def test_the_number_of_threads_may_change_within_a_process() -> None:
+    values = [solve(equations(), Settings(threads=n)).objective for n in (1, 2, 1)]
+    assert values == pytest.approx([10, 10, 10])
+
+
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
