@@ -6,6 +6,7 @@ node of index i is place `FIRST + i`. Units: bytes per second, seconds.
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -71,14 +72,18 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     def of_kind(self, kind: str) -> "Cluster":
         """Return the cluster of one kind's machines alone, renumbered in their order."""
-        keep = [i + FIRST for i, node in enumerate(self.nodes) if node.kind == kind]
-        renumber = {SOURCE: SOURCE, SINK: SINK} | {old: i + FIRST for i, old in enumerate(keep)}
+        return self.part([i for i, node in enumerate(self.nodes) if node.kind == kind])
+
+    def part(self, indices: Sequence[int]) -> "Cluster":
+        """Return the cluster of these machines alone, renumbered in the order given."""
+        renumber = {SOURCE: SOURCE, SINK: SINK}
+        renumber |= {old + FIRST: i + FIRST for i, old in enumerate(indices)}
         links = tuple(
             Link(renumber[link.tail], renumber[link.head], link.bandwidth, link.latency)
             for link in self.links
             if link.tail in renumber and link.head in renumber
         )
-        nodes = tuple(self.nodes[old - FIRST] for old in keep)
+        nodes = tuple(self.nodes[i] for i in indices)
         return msgspec.structs.replace(self, nodes=nodes, links=links)
 
 

@@ -8,6 +8,7 @@ import csv
 from bisect import bisect_left
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 import msgspec
 
@@ -75,8 +76,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 Profiles = dict[str, Profile]
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    text = resources.files("helix").joinpath(f"data/{name}.csv").read_text()
+def _rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
 
@@ -99,10 +99,7 @@ def _limits(rows: list[dict[str, str]], machine: str) -> tuple[Limits, ...]:
     )
 
 
-@cache
-def shipped_profiles(model: str) -> Profiles:
-    """Return the artifact's measurements of `llama1_30b` or `llama2_70b`."""
-    times, limits = _rows(f"{model}_times"), _rows(f"{model}_limits")
+def _profiles(times: list[dict[str, str]], limits: list[dict[str, str]]) -> Profiles:
     return {
         machine: Profile(
             prompt=_curve(times, machine, "prompt"),
@@ -111,3 +108,24 @@ def shipped_profiles(model: str) -> Profiles:
         )
         for machine in dict.fromkeys(row["machine"] for row in limits)
     }
+
+
+@cache
+def shipped_profiles(model: str) -> Profiles:
+    """Return the artifact's measurements of `llama1_30b` or `llama2_70b`."""
+    data = resources.files("helix").joinpath("data")
+    texts = [data.joinpath(f"{model}_{part}.csv").read_text() for part in ("times", "limits")]
+    return _profiles(*map(_rows, texts))
+
+
+def read_profiles(folder: Path) -> Profiles:
+    """Return the profiles of a folder with `times.csv` and `limits.csv`, columns as shipped."""
+    try:
+        texts = [Path(folder, f"{part}.csv").read_text() for part in ("times", "limits")]
+        return _profiles(*map(_rows, texts))
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from error
+    except KeyError as error:
+        raise InputError(f"{folder}: the profile files have no column {error}") from error
+    except ValueError as error:
+        raise InputError(f"{folder}: not a profile: {error}") from error

@@ -12,6 +12,7 @@ from helix.plan.compiled import compiled
 from helix.plan.search_problem import Floats, Ints
 
 LEAST = 1e-6  # tokens per second that count as none
+NOTHING = 1e-9  # what rounding may leave of a flow
 SOURCE, SINK, FIRST = 0, 1, 2  # as in helix.inputs.cluster
 
 
@@ -30,19 +31,23 @@ def fits(starts: Ints, ends: Ints, tail: int, head: int, layers: int, partial: b
 
 @compiled
 def take_out(flow: Floats, through: Floats, place: int) -> None:
-    """Remove all flow through a machine, path by path."""
+    """Remove all flow through a machine, path by path.
+
+    Rounding may leave a remainder without a way on or back; it is dropped with the machine.
+    """
     places = flow.shape[0]
-    path = np.empty(2 * places, np.int64)
+    path = np.empty(2 * places + 1, np.int64)
     while through[place] > LEAST:
-        first = places
-        path[first] = place
-        while path[first] != SOURCE:
+        first = last = places
+        path[places] = place
+        while first > 0 and path[first] > SOURCE:
             first -= 1
             path[first] = _feeder(flow, int(path[first + 1]))
-        last = places
-        while path[last] != SINK:
+        while last < 2 * places and path[last] != SINK and path[last] >= 0:
             last += 1
             path[last] = _follower(flow, int(path[last - 1]))
+        if path[first] != SOURCE or path[last] != SINK:
+            break
         amount = np.inf
         for i in range(first, last):
             amount = min(amount, flow[path[i], path[i + 1]])
@@ -57,19 +62,21 @@ def take_out(flow: Floats, through: Floats, place: int) -> None:
 
 @compiled
 def _feeder(flow: Floats, place: int) -> int:
-    best, most = SOURCE, -1.0
+    """Return where most of a place's work comes from, -1 if there is none."""
+    best, most = -1, NOTHING
     for other in range(flow.shape[0]):
         if flow[other, place] > most:
-            best, most = other, flow[other, place]
+            best, most = other, float(flow[other, place])
     return best
 
 
 @compiled
 def _follower(flow: Floats, place: int) -> int:
-    best, most = SINK, -1.0
+    """Return where most of a place's work goes, -1 if there is none."""
+    best, most = -1, NOTHING
     for other in range(flow.shape[0]):
         if flow[place, other] > most:
-            best, most = other, flow[place, other]
+            best, most = other, float(flow[place, other])
     return best
 
 

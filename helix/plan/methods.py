@@ -1,0 +1,254 @@
+"""From an experiment to a plan by the method it asks for."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+
+from common.errors import InputError
+from helix.inputs.cluster import Cluster
+from helix.inputs.experiment import Experiment, Method, Objective, SearchSettings
+from helix.inputs.model import Model
+from helix.inputs.profile import Profiles
+from helix.plan.baselines import petals, swarm
+from helix.plan.bounds import capped_compute_bound
+from helix.plan.flow_graph import least_latency_flow
+from helix.plan.placement import UNUSED, Placement, wired
+from helix.plan.plans import Plan, Service, Trace, service
+from helix.plan.pruning import Pruning
+from helix.plan.published import published
+from helix.plan.search import Budget, estimate_of, search
+from helix.plan.search_problem import SearchProblem, search_problem
+from helix.plan.solvers_result import Settings, Solved
+from helix.plan.throughput import Throughput, throughput
+
+Intervals = tuple[tuple[int, int], ...]
+Simulate = Callable[[Service], float]
+"""Returns the offline decode throughput of a service in tokens/s."""
+
+
+class Question(NamedTuple):
+    """What all methods need."""
+
+    cluster: Cluster
+    model: Model
+    profiles: Profiles
+    speed: Throughput
+    search: SearchSettings
+    named: str  # the shipped cluster's name, if it is one
+
+    def alone(self, placement: Placement, name: str = "all") -> Service:
+        """Return the service of a placement on the whole cluster."""
+        everything = tuple(range(len(self.cluster.nodes)))
+        flow = least_latency_flow(self.cluster, self.model, self.profiles, placement, self.speed)
+        if flow.value <= 0:
+            raise InputError(
+                "no work can pass from the coordinator through all layers and back: a layer is on"
+                " no machine that is linked to the next; add links or machines, or try the method"
+                " search"
+            )
+        return service(name, everything, placement, flow)
+
+    def bound(self) -> float:
+        """Return a bound on the flow of any placement, tokens/s."""
+        rates = [self.speed.rates(node.kind) for node in self.cluster.nodes]
+        return capped_compute_bound(rates, self.model.layers)
+
+
+class Made(NamedTuple):
+    """Services and how they were found."""
+
+    services: tuple[Service, ...]
+    facts: dict[str, Any]
+
+
+def ask(experiment: Experiment) -> Question:
+    """Return the experiment's question; raise `InputError` if the model cannot be held."""
+    cluster, model = experiment.cluster.load(), experiment.model.load()
+    profiles = experiment.load_profiles(cluster)
+    most = sum(profiles[node.kind].max_layers for node in cluster.nodes)
+    if most < model.layers:
+        raise InputError(
+            f"the machines hold {most} layers together, but the model has {model.layers}; add"
+            " machines or serve a smaller model"
+        )
+    speed = throughput(model, profiles, cluster.kind_counts())
+    return Question(cluster, model, profiles, speed, experiment.search, experiment.cluster.named)
+
+
+def make_plan(
+    experiment: Experiment,
+    method: Method,
+    objective: Objective,
+    seed: int,
+    simulate: Simulate,
+    advance: Callable[[int], None],
+) -> Plan:
+    """Return the plan; `simulate` judges placements, `advance` is told of finished work."""
+    begin, question = time.monotonic(), ask(experiment)
+    make = {
+        "petals": _petals,
+        "swarm": _swarm,
+        "published": _published,
+        "position": _position,
+        "milp": _milp,
+    }.get(method)
+    if make is None:
+        made = _search(question, objective, seed, simulate, advance)
+    else:
+        made = make(question, seed)
+    problem = search_problem(question.cluster, question.model, question.profiles, question.speed)
+    plan = Plan(
+        experiment=experiment.name,
+        method=method,
+        objective=objective if method == "search" else "flow",
+        services=made.services,
+        flow=sum(one.flow for one in made.services),
+        bound=question.bound(),
+        estimate=sum(_estimate(question, problem, one) for one in made.services),
+        machines=tuple(node.kind for node in question.cluster.nodes),
+        seed=seed,
+        seconds=time.monotonic() - begin,
+    )
+    return msgspec.structs.replace(plan, **made.facts)
+
+
+def _estimate(question: Question, problem: SearchProblem, one: Service) -> float:
+    if len(one.machines) < len(question.cluster.nodes):
+        part = question.cluster.part(one.machines)
+        problem = search_problem(part, question.model, question.profiles, question.speed)
+    return estimate_of(problem, one.intervals, partial=True)
+
+
+def _petals(question: Question, seed: int) -> Made:
+    placement = petals(question.cluster, question.model, question.speed, seed)
+    return Made((question.alone(placement),), {})
+
+
+def _swarm(question: Question, seed: int) -> Made:
+    stages = question.search.stages or _stages(question)
+    placement = swarm(question.cluster, question.model, question.speed, stages, seed)
+    return Made((question.alone(placement),), {})
+
+
+def _stages(question: Question) -> int:
+    """Return the fewest equal stages whose layers fit the smallest machine."""
+    layers = question.model.layers
+    least = min(question.profiles[node.kind].max_layers for node in question.cluster.nodes)
+    fitting = (s for s in range(1, layers + 1) if layers % s == 0 and layers // s <= least)
+    return next(fitting)
+
+
+def _published(question: Question, seed: int) -> Made:
+    services = list[Service]()
+    for one in published(question.search.published, question.named):
+        part = [i for i, node in enumerate(question.cluster.nodes) if one.kind in ("", node.kind)]
+        services.append(_one_of(question, part, one.intervals, one.partial, one.kind or "all"))
+    return Made(tuple(services), {})
+
+
+def _one_of(
+    question: Question, machines: Sequence[int], runs: Intervals, partial: bool, name: str
+) -> Service:
+    """Return the service of some machines, with the throughput model of these alone."""
+    part = question.cluster.part(machines)
+    speed = throughput(question.model, question.profiles, part.kind_counts())
+    placement = wired(question.model.layers, runs, part.links, partial)
+    own = question._replace(cluster=part, speed=speed).alone(placement, name)
+    return msgspec.structs.replace(own, machines=tuple(machines))
+
+
+def _position(question: Question, seed: int) -> Made:
+    from helix.plan.position_flow import position_flow
+
+    settings = Settings(
+        max_run_time=question.search.time_limit_s, seed=seed, threads=workers(question.search)
+    )
+    found = position_flow(
+        question.cluster, question.model, question.speed, settings, question.search.solver
+    )
+    return Made((question.alone(found.placement),), _facts(found.solved, found.bound))
+
+
+def _milp(question: Question, seed: int) -> Made:
+    from helix.plan.milp import milp
+    from helix.plan.milp_matrices import MilpOptions
+
+    search = question.search
+    pruning = (
+        Pruning(min_keep=search.keep_links, max_keep=search.keep_links)
+        if search.keep_links
+        else None
+    )
+    settings = Settings(max_run_time=search.time_limit_s, seed=seed, threads=workers(search))
+    start = petals(question.cluster, question.model, question.speed, 0)
+    found = milp(
+        question.cluster, question.model, question.speed,
+        MilpOptions(partial=search.partial, cap=search.cap, pruning=pruning), settings,
+        solver=search.solver, start=start,
+    )  # fmt: skip
+    return Made((question.alone(found.placement),), _facts(found.solved, found.bound))
+
+
+def _facts(solved: Solved, bound: float) -> dict[str, Any]:
+    return {
+        "bound": bound,
+        "solver": solved.solver,
+        "licence": solved.licence,
+        "trace": tuple(Trace(p.seconds, p.best, p.bound) for p in solved.trace),
+    }
+
+
+def _search(
+    question: Question, objective: Objective, seed: int, simulate: Simulate,
+    advance: Callable[[int], None],
+) -> Made:  # fmt: skip
+    settings = question.search
+    problem = search_problem(question.cluster, question.model, question.profiles, question.speed)
+
+    def placed(runs: Intervals) -> Placement:
+        return wired(question.model.layers, runs, question.cluster.links, settings.partial)
+
+    found = search(
+        problem,
+        _starts(question),
+        objective,
+        Budget(
+            settings.chains,
+            settings.evaluations,
+            settings.simulations,
+            settings.time_limit_s,
+            workers(settings),
+        ),
+        seed,
+        question.bound(),
+        lambda runs: simulate(question.alone(placed(runs))),
+        advance,
+        settings.partial,
+    )
+    facts = {
+        "evaluations": found.evaluations,
+        "simulations": found.simulations,
+        "solver": "annealing and simulation" if objective == "simulated" else "annealing",
+        "simulated": found.value if objective == "simulated" else None,
+        "trace": tuple(Trace(step.seconds, step.value) for step in found.steps),
+    }
+    return Made((question.alone(placed(found.intervals)),), facts)
+
+
+def _starts(question: Question) -> list[Intervals]:
+    """Return placements to begin from; every machine holds layers in them."""
+    starts = [petals(question.cluster, question.model, question.speed, s).intervals for s in (0, 1)]
+    with suppress(InputError):  # fewer machines than equal stages
+        equal = swarm(question.cluster, question.model, question.speed, _stages(question))
+        starts.append(equal.intervals)
+    return [tuple(run if run != UNUSED else (0, 1) for run in runs) for runs in starts]
+
+
+def workers(settings: SearchSettings) -> int:
+    """Return how many threads to use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return settings.workers or cores or 1

@@ -1,0 +1,160 @@
+"""A plan as a value: which machine holds which layers, and how much goes over which link.
+
+This is what placing returns, `plan` writes as JSON, and `simulate` and the service read.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from common.errors import InputError
+from helix.inputs.cluster import FIRST, Cluster, place_name
+from helix.plan.flow_graph import Flow
+from helix.plan.placement import UNUSED, Placement, by_ends
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A link in use between two places (0 source, 1 sink, then machines) and its flow, tokens/s."""
+
+    tail: int
+    head: int
+    flow: float
+    capacity: float
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Machines that together serve the whole model, numbered anew from place 2 in their order."""
+
+    name: str
+    machines: tuple[int, ...]
+    """Their indices in the cluster."""
+    layers: int
+    intervals: tuple[tuple[int, int], ...]
+    """Half-open runs of layers by machine; (0, 0): unused."""
+    routes: tuple[Route, ...]
+    flow: float
+    """Tokens per second, prompts and answers together."""
+    kv_entries: dict[str, int] = {}
+    """KV capacity by machine in tokens times layers, where it is not the profile's."""
+
+    def placement(self, cluster: Cluster) -> Placement:
+        """Return the placement on the service's part of the cluster."""
+        known = by_ends(cluster.part(self.machines).links)
+        missing = [r for r in self.routes if (r.tail, r.head) not in known]
+        if missing:
+            ends = f"{place_name(missing[0].tail)} to {place_name(missing[0].head)}"
+            raise InputError(f"plan: service {self.name} uses link {ends}, which is not there")
+        links = tuple(known[route.tail, route.head] for route in self.routes)
+        return Placement(layers=self.layers, intervals=self.intervals, links=links)
+
+    def link_flow(self) -> Flow:
+        """Return the flow by link, in the placement's order."""
+        return Flow(
+            value=self.flow,
+            links=tuple(route.flow for route in self.routes),
+            capacities=tuple(route.capacity for route in self.routes),
+        )
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """A better placement: after so many seconds, its value, and the bound known then."""
+
+    seconds: float
+    value: float | None
+    bound: float | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Services on a cluster, and what is known of how good they are."""
+
+    schema: str = "helix-plan/1"
+    experiment: str
+    method: str
+    objective: str
+    services: tuple[Service, ...]
+    flow: float
+    """Tokens per second over all services: the paper's objective."""
+    bound: float
+    """No placement on this cluster has more flow (one service; tokens per second)."""
+    estimate: float
+    """Decode throughput under load in closed form, tokens per second."""
+    simulated: float | None = None
+    """Decode throughput that the search simulated, tokens per second."""
+    machines: tuple[str, ...]
+    """Kind of every machine of the cluster."""
+    solver: str = ""
+    licence: str = ""
+    seed: int = 0
+    evaluations: int = 0
+    simulations: int = 0
+    seconds: float = 0.0
+    trace: tuple[Trace, ...] = ()
+    question: str = ""
+    """Identifies the experiment and method that this plan answers."""
+
+    @property
+    def gap(self) -> float:
+        """How far the flow is below its bound, as a share of the bound."""
+        return 1 - self.flow / self.bound
+
+
+def service(
+    name: str, machines: tuple[int, ...], placement: Placement, flow: Flow,
+    kv_entries: dict[str, int] | None = None,
+) -> Service:  # fmt: skip
+    """Return a service from its parts."""
+    return Service(
+        name=name,
+        machines=machines,
+        layers=placement.layers,
+        intervals=placement.intervals,
+        routes=tuple(
+            Route(link.tail, link.head, f, c)
+            for link, f, c in zip(placement.links, flow.links, flow.capacities, strict=True)
+        ),
+        flow=flow.value,
+        kv_entries=kv_entries or {},
+    )
+
+
+def write(plan: Plan, path: Path) -> None:
+    """Write the plan as indented JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n")
+
+
+def read(path: Path) -> Plan:
+    """Read a plan and check that it can be carried out."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such plan file; write one with the verb plan")
+    try:
+        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
+    except (msgspec.DecodeError, InputError) as error:
+        raise InputError(f"{path}: not a valid plan: {error}") from error
+    check(plan, str(path))
+    return plan
+
+
+def check(plan: Plan, where: str = "plan") -> None:
+    """Raise `InputError` unless every machine serves once and every layer is held."""
+    taken = [machine for service in plan.services for machine in service.machines]
+    if not taken or len(set(taken)) != len(taken) or max(taken) >= len(plan.machines):
+        raise InputError(f"{where}: a machine stands in two services, or is not in the cluster")
+    for one in plan.services:
+        at = f"{where}: service {one.name}"
+        if len(one.intervals) != len(one.machines):
+            raise InputError(f"{at}: expected one run of layers for each machine")
+        held = {layer for first, end in one.intervals for layer in range(first, end)}
+        if held != set(range(one.layers)):
+            missing = sorted(set(range(one.layers)) - held)
+            raise InputError(
+                f"{at}: no machine holds layer {missing[0] if missing else one.layers}"
+            )
+        places = range(len(one.machines) + FIRST)
+        if not all(route.tail in places and route.head in places for route in one.routes):
+            raise InputError(f"{at}: a route leaves the service's machines")
+
+
+def used(one: Service) -> int:
+    """Return how many machines of the service hold layers."""
+    return sum(run != UNUSED for run in one.intervals)
