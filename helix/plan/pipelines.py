@@ -2,6 +2,12 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
+from common.errors import InputError
+from helix.inputs.cluster import Cluster
+from helix.inputs.model import Model
+from helix.inputs.profile import Profiles
 from helix.plan.placement import UNUSED
 
 Intervals = tuple[tuple[int, int], ...]
@@ -46,3 +52,53 @@ def _in_a_row(widths: Sequence[int]) -> Intervals:
         intervals.append((start, start + width) if width else UNUSED)
         start += width
     return tuple(intervals)
+
+
+class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
+    """Machines that serve the whole model in a row, each with its kind and run of layers.
+
+    `kinds` are those of the machines, but for published pipelines that count one kind as another.
+    `kv_entries` (tokens times layers) is None where the profile says it.
+    """
+
+    name: str
+    machines: tuple[int, ...]
+    kinds: tuple[str, ...]
+    intervals: Intervals
+    kv_entries: tuple[int, ...] | None = None
+
+    def part(self, cluster: Cluster) -> Cluster:
+        """Return the pipeline's machines and the links between them, renumbered in order."""
+        part = cluster.part(self.machines)
+        nodes = tuple(
+            msgspec.structs.replace(node, kind=kind)
+            for node, kind in zip(part.nodes, self.kinds, strict=True)
+        )
+        return msgspec.structs.replace(part, nodes=nodes)
+
+
+def separate_pipelines(cluster: Cluster, model: Model, profiles: Profiles) -> tuple[Pipeline, ...]:
+    """Return one pipeline of all machines for each kind that can hold the model alone.
+
+    Layers are split evenly, as in the paper's; where they do not divide, the later machines hold
+    one more. Kinds that cannot hold the model are left out. Raises InputError if none can.
+    """
+    pipelines = list[Pipeline]()
+    for kind, count in cluster.kind_counts().items():
+        width, rest = divmod(model.layers, count)
+        used = count if width else rest
+        if width + (rest > 0) > profiles[kind].max_layers:
+            continue
+        widths = [width + (i >= count - rest) for i in range(count)][count - used :]
+        machines = [i for i, node in enumerate(cluster.nodes) if node.kind == kind][:used]
+        pipelines.append(
+            Pipeline(
+                name=kind,
+                machines=tuple(machines),
+                kinds=(kind,) * used,
+                intervals=_in_a_row(widths),
+            )
+        )
+    if not pipelines:
+        raise InputError(f"separate: no kind's machines hold {model.layers} layers; use search")
+    return tuple(pipelines)
