@@ -45,10 +45,23 @@ _FOLDER = str(_cache_folder())
 
 def compiled(function: Function) -> Function:
     """Compile a function on its first call; releases the interpreter lock; cached on disk."""
+    return _compiled(function)
+
+
+def bare(function: Function) -> Function:
+    """Do as `compiled` for a function that makes no array and calls only such functions.
+
+    numba then leaves out the counting of references, which otherwise takes most of the time of
+    small functions that pass many arrays on. Making an array in one is a compile-time error.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def _compiled(function: Function, **options: bool) -> Function:
     # numba fills this module with its settings as it starts, unseen by a type checker.
     before: object = vars(config)["CACHE_DIR"]
     config.CACHE_DIR = _FOLDER  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        return cast(Function, numba.njit(cache=True, nogil=True)(function))
+        return cast(Function, numba.njit(cache=True, nogil=True, **options)(function))
     finally:
         config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]

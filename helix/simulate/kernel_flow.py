@@ -9,17 +9,17 @@ The readable form is `plan/routing.py` and `plan/kv_expectation.py`.
 import numpy as np
 
 from helix.inputs.cluster import SINK, SOURCE
-from helix.plan.compiled import compiled
+from helix.plan.compiled import bare
 from helix.simulate.kernel_state import NONE, World
 
 OUTPUT_TOKENS = 240  # what a query is expected to answer
 LEAST_PART = 0.05  # of a place's outflow: below, a link is not used
 
 
-@compiled
+@bare
 def choose_route(w: World, slot: int, high_water: float, ratio: float) -> bool:
     """Fill in a new query's route; where there is none, undo and say so."""
-    expected = int(w.slots[slot].input + OUTPUT_TOKENS * ratio)
+    expected = expected_entries(w, slot, ratio)
     place, hops = SOURCE, 0
     while place != SINK:
         link = _next_link(w, place, w.slots[slot].input, expected, high_water)
@@ -38,7 +38,13 @@ def choose_route(w: World, slot: int, high_water: float, ratio: float) -> bool:
     return True
 
 
-@compiled
+@bare
+def expected_entries(w: World, slot: int, ratio: float) -> int:
+    """Return the KV entries for each layer that the query is expected to end with."""
+    return int(w.slots[slot].input + OUTPUT_TOKENS * ratio)
+
+
+@bare
 def expect(w: World, slot: int, entries: int) -> None:
     """Give back (or, below zero, take) KV entries of every layer on the slot's route."""
     for hop in range(w.slots[slot].hops - 1):
@@ -47,7 +53,7 @@ def expect(w: World, slot: int, entries: int) -> None:
         w.places[place].expected_free += entries * (w.places[place].end - w.links[link].entry)
 
 
-@compiled
+@bare
 def _next_link(w: World, place: int, length: int, expected: int, high_water: float) -> int:
     total = 0.0
     for i in range(w.out_first[place], w.out_first[place + 1]):
@@ -65,7 +71,7 @@ def _next_link(w: World, place: int, length: int, expected: int, high_water: flo
     return best
 
 
-@compiled
+@bare
 def _accepts(w: World, place: int, length: int, expected: int, high_water: float) -> bool:
     if place == SINK:
         return True
@@ -75,7 +81,7 @@ def _accepts(w: World, place: int, length: int, expected: int, high_water: float
     return left >= (1 - high_water) * w.places[place].kv_entries
 
 
-@compiled
+@bare
 def count_decode(w: World, slot: int) -> None:
     """Add a decode iteration to the loads along its route."""
     for hop in range(w.slots[slot].hops):
@@ -83,10 +89,12 @@ def count_decode(w: World, slot: int) -> None:
         w.links[link].load += 1 / w.links[link].flow
 
 
-@compiled
+@bare
 def bottleneck(w: World) -> float:
     """Return the expected KV use of the fullest layer, as a part of all nodes that hold it."""
-    free, capacity = np.zeros(w.layers), np.zeros(w.layers)
+    free, capacity = w.layer_free, w.layer_capacity
+    free[:] = 0.0
+    capacity[:] = 0.0
     for place in range(len(w.places)):
         held = w.places[place].end - w.places[place].first
         for layer in range(w.places[place].first, w.places[place].end):

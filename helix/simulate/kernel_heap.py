@@ -3,21 +3,29 @@
 # numpy knows no fields of records and takes elements for arrays; numba checks types as it compiles.
 # pyright: basic, reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
 
-from helix.plan.compiled import compiled
-from helix.simulate.kernel_state import FAULT, ORDER, PENDING, TOO_MANY_QUERIES, World
+from helix.plan.compiled import bare
+from helix.simulate.kernel_state import (
+    FAULT,
+    ORDER,
+    PENDING,
+    SOON_END,
+    SOON_FIRST,
+    TOO_MANY_QUERIES,
+    World,
+)
 
 KIND_BITS = 32
 LATER = 1 << 48
 
 
-@compiled
+@bare
 def next_number(w: World) -> int:
     """Return a number larger than all before it."""
     w.counts[ORDER] += 1
     return w.counts[ORDER]
 
 
-@compiled
+@bare
 def _before(w: World, time: float, created: float, order: int, other: int) -> bool:
     if time != w.heap[other].time:
         return time < w.heap[other].time
@@ -26,7 +34,7 @@ def _before(w: World, time: float, created: float, order: int, other: int) -> bo
     return order < w.heap[other].order
 
 
-@compiled
+@bare
 def _put(w: World, place: int, time: float, created: float, order: int, what: int) -> None:
     w.heap[place].time = time
     w.heap[place].created = created
@@ -34,7 +42,7 @@ def _put(w: World, place: int, time: float, created: float, order: int, what: in
     w.heap[place].what = what
 
 
-@compiled
+@bare
 def push(w: World, time: float, created: float, order: int, kind: int, item: int) -> None:
     """Add an event; `created` is when the original would have created it."""
     at = w.counts[PENDING]
@@ -54,7 +62,7 @@ def push(w: World, time: float, created: float, order: int, kind: int, item: int
     _put(w, at, time, created, order, kind << KIND_BITS | item)
 
 
-@compiled
+@bare
 def pop(w: World) -> tuple[int, int]:
     """Take the first event out and return its kind and item."""
     what = w.heap[0].what
@@ -78,4 +86,24 @@ def pop(w: World) -> tuple[int, int]:
         )  # fmt: skip
         at = child
     _put(w, at, time, created, order, w.heap[last].what)
+    return what >> KIND_BITS, what & ((1 << KIND_BITS) - 1)
+
+
+@bare
+def soon(w: World, kind: int, item: int) -> None:
+    """Let something happen now, but after all events that were already due now."""
+    end = w.counts[SOON_END]
+    if end - w.counts[SOON_FIRST] == len(w.soon):
+        w.counts[FAULT] = TOO_MANY_QUERIES
+        return
+    w.soon[end % len(w.soon)] = kind << KIND_BITS | item
+    w.counts[SOON_END] = end + 1
+
+
+@bare
+def next_soon(w: World) -> tuple[int, int]:
+    """Take the first of these events out and return its kind and item."""
+    first = w.counts[SOON_FIRST]
+    what = w.soon[first % len(w.soon)]
+    w.counts[SOON_FIRST] = first + 1
     return what >> KIND_BITS, what & ((1 << KIND_BITS) - 1)

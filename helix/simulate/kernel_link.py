@@ -11,20 +11,20 @@ when it is free again.
 import numpy as np
 
 from helix.inputs.cluster import SINK
-from helix.plan.compiled import compiled
+from helix.plan.compiled import bare
 from helix.simulate.kernel_heap import next_number, push
 from helix.simulate.kernel_state import ANSWER, ARRIVE, EVENTS, NONE, Records, World
 
 HOP_EVENTS = 4  # sent, the sender looks for more, arrived, the receiver looks for work
 
 
-@compiled
+@bare
 def tokens(w: World, slot: int) -> int:
     """Return how many tokens this iteration passes on."""
     return w.slots[slot].input if w.slots[slot].done == 0 else 1
 
 
-@compiled
+@bare
 def append(w: World, chains: Records, chain: int, slot: int) -> None:
     """Add a slot at the end of a chain."""
     w.slots[slot].following = NONE
@@ -35,7 +35,7 @@ def append(w: World, chains: Records, chain: int, slot: int) -> None:
     chains[chain].tail = slot
 
 
-@compiled
+@bare
 def take(w: World, chains: Records, chain: int) -> int:
     """Take the first slot out of a chain."""
     slot = chains[chain].head
@@ -43,7 +43,7 @@ def take(w: World, chains: Records, chain: int) -> int:
     return slot
 
 
-@compiled
+@bare
 def transfer(w: World, link: int, slot: int, begin: float, rate: float) -> None:
     """Put a request on a link that is free at `begin`; its times follow."""
     latency = w.links[link].latency
@@ -61,7 +61,7 @@ def transfer(w: World, link: int, slot: int, begin: float, rate: float) -> None:
         push(w, arrives, sent, w.slots[slot].order, ARRIVE, place)
 
 
-@compiled
+@bare
 def send_along_route(w: World, slot: int, now: float) -> None:
     """Send a request on the next link of its route, behind all that wait there."""
     link = w.route[slot, w.slots[slot].hop]
@@ -70,7 +70,7 @@ def send_along_route(w: World, slot: int, now: float) -> None:
     w.links[link].free_at = w.slots[slot].sent
 
 
-@compiled
+@bare
 def _first_line(w: World, place: int) -> int:
     """Return the link whose head of line arrives first, or NONE."""
     best = NONE
@@ -96,7 +96,7 @@ def _first_line(w: World, place: int) -> int:
     return best
 
 
-@compiled
+@bare
 def receive(w: World, place: int, now: float) -> None:
     """Move all that has arrived into the queues of the layers it needs first."""
     while True:
@@ -109,7 +109,7 @@ def receive(w: World, place: int, now: float) -> None:
         w.places[place].buffered += tokens(w, slot)
 
 
-@compiled
+@bare
 def wake_for_next(w: World, place: int) -> None:
     """Let an idle node wait for the next arrival."""
     w.places[place].wakes = np.inf

@@ -7,7 +7,7 @@ ends them all; otherwise each layer is an event.
 # numpy knows no fields of records and takes elements for arrays; numba checks types as it compiles.
 # pyright: basic, reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
 
-from helix.plan.compiled import compiled
+from helix.plan.compiled import bare
 from helix.simulate.kernel_heap import LATER, next_number, push
 from helix.simulate.kernel_link import append, receive, tokens, wake_for_next
 from helix.simulate.kernel_state import BEYOND_PROFILE, EVENTS, FAULT, FINISH, NONE, World
@@ -16,7 +16,7 @@ LAYER_EVENTS = 2  # a layer's end, and the look for more work
 CONCATENATED_BYTES_PER_S, COPIED_BYTES_PER_S = 4e9, 5e9  # of arrived activations
 
 
-@compiled
+@bare
 def look_for_work(w: World, place: int, now: float, doubled: bool) -> None:
     """Start the next batch if there is one, else wait for an arrival."""
     receive(w, place, now)
@@ -28,7 +28,7 @@ def look_for_work(w: World, place: int, now: float, doubled: bool) -> None:
         _start(w, place, now, doubled)
 
 
-@compiled
+@bare
 def march(w: World, place: int) -> None:
     """Go on to the next layer, cyclically, that has work; stay where there is none."""
     held = w.places[place].end - w.places[place].first
@@ -39,7 +39,7 @@ def march(w: World, place: int) -> None:
             return
 
 
-@compiled
+@bare
 def _start(w: World, place: int, now: float, doubled: bool) -> None:
     prompt_tokens, decodes = _take_batch(w, place)
     kind = w.places[place].kind
@@ -63,7 +63,7 @@ def _start(w: World, place: int, now: float, doubled: bool) -> None:
     push(w, time, created, next_number(w) + LATER, FINISH, place)
 
 
-@compiled
+@bare
 def _take_batch(w: World, place: int) -> tuple[int, int]:
     """Fill the batch in order, passing over what does not fit; return its tokens and decodes."""
     prompts, prompt_tokens, decodes, context = 0, 0, 0, 0
@@ -95,7 +95,7 @@ def _take_batch(w: World, place: int) -> tuple[int, int]:
     return prompt_tokens, decodes
 
 
-@compiled
+@bare
 def _unlink(w: World, queue: int, before: int, slot: int) -> None:
     after = w.slots[slot].following
     if before == NONE:
@@ -106,7 +106,7 @@ def _unlink(w: World, queue: int, before: int, slot: int) -> None:
         w.queues[queue].tail = before
 
 
-@compiled
+@bare
 def finish_layers(w: World, place: int) -> bool:
     """Account for the layers just done; say whether the batch has passed the node's last."""
     held = w.places[place].end - w.places[place].first
@@ -124,7 +124,7 @@ def finish_layers(w: World, place: int) -> bool:
     return leaves
 
 
-@compiled
+@bare
 def pass_to_next_layer(w: World, place: int) -> None:
     """Let the batch queue up for the layer after the current one."""
     queue = w.places[place].queue + w.places[place].layer + 1

@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from helix.plan.compiled import compiled
+from helix.plan.compiled import bare
 from helix.simulate.system import Ints
 
 WORDS, MIDDLE = 624, 397  # of the Mersenne twister
@@ -19,7 +19,7 @@ def random_state(seed: int) -> Ints:
     return np.array(random.Random(seed).getstate()[1], np.int64)
 
 
-@compiled
+@bare
 def _renew(state: Ints) -> None:
     for i in range(WORDS):
         word = (state[i] & UPPER) | (state[(i + 1) % WORDS] & LOWER)
@@ -30,7 +30,7 @@ def _renew(state: Ints) -> None:
     state[WORDS] = 0
 
 
-@compiled
+@bare
 def _word(state: Ints) -> int:
     if state[WORDS] >= WORDS:
         _renew(state)
@@ -42,7 +42,7 @@ def _word(state: Ints) -> int:
     return (word ^ (word >> 18)) & ALL
 
 
-@compiled
+@bare
 def draw_below(state: Ints, n: int) -> int:
     """Return `random.randrange(n)` for n of at most 32 bits."""
     bits = 0
@@ -54,7 +54,7 @@ def draw_below(state: Ints, n: int) -> int:
             return drawn
 
 
-@compiled
+@bare
 def shuffle(state: Ints, items: Ints, count: int) -> None:
     """Do as `random.shuffle` on the first `count` items."""
     for i in range(count - 1, 0, -1):

@@ -15,12 +15,16 @@ from helix.simulate.system import Floats, Ints, System
 
 NONE = -1
 # Kinds of events in the heap, and what their item is.
-FINISH, ARRIVE, ANSWER, LAUNCH, FREE = range(5)  # place, place, link, slot, link
+FINISH, ARRIVE, ANSWER, LAUNCH = range(4)  # place, place, link, slot
+# More of schedulers that decide hop by hop; the last four happen at once, after all that is due.
+FREE, ARRIVED, TRANSMIT, WORK, GATHER, REQUEST = range(4, 10)  # slot, slot, place, place, -, slot
+MAXFLOW, SWARM, RANDOM, SHORTEST_QUEUE = range(4)
 # What `World.counts` counts.
 PENDING, ORDER, EVENTS, REJECTED, FINISHED, ACTIVE, MOST_ACTIVE, FREE_SLOT, FAULT = range(9)
-COUNTERS = 9
-# Why a run could not go on.
-FINE, TOO_MANY_QUERIES, NO_ROUTE, BEYOND_PROFILE, HOPELESS = range(5)
+SOON_FIRST, SOON_END, ARRIVALS, CHECKS, PROMPTS, DECODES = range(9, 15)
+COUNTERS = 15
+# Why a run stopped before its horizon.
+FINE, TOO_MANY_QUERIES, NO_ROUTE, BEYOND_PROFILE, HOPELESS, LOG_FULL = range(6)
 FIRST_MEAN_S = 0.05  # swarm: of every link before its first measurement
 Records = NDArray[np.void]
 
@@ -53,7 +57,8 @@ SLOT = _record(
     " done"  # iterations finished: 0 while the prompt is under way
     " hop hops",
     "created"  # when this iteration left the coordinator
-    " sending sent arrives",  # its last transfer: begin, off the sender, at the receiver
+    " sending sent arrives"  # its last transfer: begin, off the sender, at the receiver
+    " rate",  # bytes per second that it takes of the cards
 )
 EVENT = _record(
     "order what",
@@ -78,6 +83,8 @@ class World(NamedTuple):
     leaving: Records
     """By place: what is to be sent (schedulers that decide hop by hop)."""
     heap: Records
+    soon: Ints
+    """A ring of events that happen at once, kind and item in one number."""
     route: Ints
     """By slot and hop: link."""
     prompt_s: Floats
@@ -89,6 +96,11 @@ class World(NamedTuple):
     out_first: Ints
     out_links: Ints
     counts: Ints
+    layer_free: Floats
+    """Scratch, by layer."""
+    layer_capacity: Floats
+    free_links: Ints
+    """Scratch."""
     layers: int
     activation_bytes: float
 
@@ -111,6 +123,7 @@ def make_world(system: System, slots: int) -> World:
         batches=_chains(len(places)),
         leaving=_chains(len(places)),
         heap=np.zeros(2 * slots + 4 * (len(places) + len(links)), EVENT),
+        soon=np.zeros(4 * slots + 4 * len(links), np.int64),
         route=np.full((slots, len(places)), NONE),
         prompt_s=system.prompt_s,
         decode_s=system.decode_s,
@@ -120,6 +133,9 @@ def make_world(system: System, slots: int) -> World:
         out_first=out_first,
         out_links=out_links,
         counts=np.zeros(COUNTERS, np.int64),
+        layer_free=np.zeros(system.layers),
+        layer_capacity=np.zeros(system.layers),
+        free_links=np.zeros(len(links), np.int64),
         layers=system.layers,
         activation_bytes=float(system.activation_bytes),
     )

@@ -5,18 +5,25 @@ import numpy as np
 from common.errors import InputError
 from helix.inputs.cluster import SOURCE
 from helix.inputs.requests import azure_lengths
-from helix.simulate.kernel import MAXFLOW, RANDOM, SHORTEST_QUEUE, SWARM, Load, Log, run
+from helix.simulate.kernel import run
+from helix.simulate.kernel_coordinator import Load, Log
 from helix.simulate.kernel_random import random_state
 from helix.simulate.kernel_state import (
     BEYOND_PROFILE,
+    DECODES,
     EVENTS,
     FAULT,
     FINISHED,
     HOPELESS,
+    MAXFLOW,
     MOST_ACTIVE,
     NO_ROUTE,
     NONE,
+    PROMPTS,
+    RANDOM,
     REJECTED,
+    SHORTEST_QUEUE,
+    SWARM,
     TOO_MANY_QUERIES,
     World,
     make_world,
@@ -94,6 +101,7 @@ def make_load(
         scheduler=SCHEDULERS[scheduler],
         offline=offline,
         doubled=switches.doubled_single_decode,
+        receiver_free=switches.receiver_free_while_arriving,
         high_water=HIGH_WATER[offline],
         ratio=EXPECTED_PART[offline],
         feed=workload.feed if offline else 0.0,
@@ -118,15 +126,15 @@ def _outcome(system: System, world: World, load: Load, log: Log) -> Outcome:
         raise InputError("a query found no machine with room for it; offer fewer tokens per second")
     if fault == BEYOND_PROFILE:
         raise InputError("a batch is larger than any in the profile; lower the machine's limits")
-    prompts, decodes = log.filled
+    prompts, decodes = world.counts[PROMPTS], world.counts[DECODES]
     window_s = load.end - load.begin
     at_work = world.batches["head"] != NONE
     begun = np.minimum(load.horizon, load.end) - np.maximum(world.places["began"], load.begin)
     busy_s = world.places["busy"] + np.where(at_work, np.maximum(begun, 0.0), 0.0)
     return Outcome(
         window_s=window_s,
-        prompt_s=np.sort(log.prompt[:prompts]),
-        decode_s=np.sort(log.decode[:decodes]),
+        prompt_s=np.sort(log.prompt_s[:prompts]),
+        decode_s=np.sort(log.decode_s[:decodes]),
         events=int(world.counts[EVENTS]) + _unfinished_events(world, load.horizon),
         rejected=int(world.counts[REJECTED]),
         finished=int(world.counts[FINISHED]),
