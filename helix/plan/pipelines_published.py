@@ -1,6 +1,7 @@
-"""The hand-made pipelines of the paper for LLaMA-2 70B, and the KV capacities they were given."""
+"""The hand-made pipelines of the paper, and the KV capacities they were given."""
 
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
@@ -20,11 +21,21 @@ class Handmade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     machines: tuple[int, ...]
     intervals: tuple[tuple[int, int], ...]
     counted_as: dict[str, int] = {}
+    profile_kv: bool = False
 
     def pipeline(self, cluster: Cluster, capacities: dict[str, int]) -> Pipeline:
-        """Return the pipeline with a calibration's capacities."""
+        """Return the pipeline with a calibration's capacities, or the profile's (None)."""
         own = [cluster.nodes[index].kind for index in self.machines]
         kinds = [kind for kind, count in self.counted_as.items() for _ in range(count)] or own
+        return Pipeline(
+            name=self.part,
+            machines=self.machines,
+            kinds=tuple(kinds),
+            intervals=self.intervals,
+            kv_entries=None if self.profile_kv else self._capacities(kinds, capacities),
+        )
+
+    def _capacities(self, kinds: Sequence[str], capacities: dict[str, int]) -> tuple[int, ...]:
         held = zip(kinds, self.intervals, strict=True)
         keys = [f"{kind} {end - start}" for kind, (start, end) in held]
         missing = [key for key in keys if key not in capacities]
@@ -34,13 +45,7 @@ class Handmade(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"{self.solution}: this calibration knows no KV capacity of {kind} with "
                 f"{layers} layers"
             )
-        return Pipeline(
-            name=self.part,
-            machines=self.machines,
-            kinds=tuple(kinds),
-            intervals=self.intervals,
-            kv_entries=tuple(capacities[key] for key in keys),
-        )
+        return tuple(capacities[key] for key in keys)
 
 
 class HandmadeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

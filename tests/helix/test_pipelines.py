@@ -20,6 +20,8 @@ from helix.plan.throughput import throughput
 from tests.helix.golden_inputs import shipped_intervals, situation
 
 SOLUTIONS = {
+    "single.llama30b.separate": ("single24", 3),
+    "geo.llama30b.separate": ("geo24", 3),
     "single.llama70b.separate": ("single24", 3),
     "geo.llama70b.separate": ("geo24", 3),
     "het.llama70b.separate": ("het42", 4),
@@ -97,16 +99,25 @@ def test_published_pipelines_hold_the_model_on_machines_of_their_own(solution: s
     cluster = CLUSTERS[name]()
     pipelines = published_pipelines(solution, cluster)
     assert len(pipelines) == count
+    model = LLAMA30B if "30b" in solution else LLAMA70B
     machines = [index for one in pipelines for index in one.machines]
     assert len(set(machines)) == len(machines)
     for one in pipelines:
-        assert in_a_row(one.intervals, LLAMA70B.layers)
-        assert one.kv_entries is not None
-        assert len(one.kv_entries) == len(one.kinds) == len(one.machines) == len(one.intervals)
+        assert in_a_row(one.intervals, model.layers)
+        assert len(one.kinds) == len(one.machines) == len(one.intervals)
+        assert (one.kv_entries is None) == (model is LLAMA30B)
+        assert one.kv_entries is None or len(one.kv_entries) == len(one.machines)
         part = one.part(cluster)
         assert [node.kind for node in part.nodes] == list(one.kinds)
-        placement = wired(LLAMA70B.layers, one.intervals, part.links)
+        placement = wired(model.layers, one.intervals, part.links)
         assert len(placement.links) == len(one.machines) + 1
+
+
+@pytest.mark.parametrize("where", ["single", "geo"])
+def test_published_30b_pipelines_are_the_shipped_placements(where: str) -> None:
+    solution = f"{where}.llama30b.separate"
+    for one in published_pipelines(solution, CLUSTERS[SOLUTIONS[solution][0]]()):
+        assert one.intervals == shipped_intervals(f"{solution}.{one.name}")
 
 
 def test_kinds_are_the_machines_own_but_for_two_that_count_as_v100() -> None:
@@ -134,13 +145,13 @@ def test_published_kv_capacities_and_the_mended_one() -> None:
 
 def test_unknown_names_are_refused_in_a_sentence() -> None:
     cluster = CLUSTERS["single24"]()
-    with pytest.raises(InputError, match=r"'nothing' is none of single.llama70b.separate"):
+    with pytest.raises(InputError, match=r"'nothing' is none of single.llama30b.separate"):
         published_pipelines("nothing", cluster)
     with pytest.raises(InputError, match="calibration: 'other' is none of single24, geo24, het42"):
         published_pipelines("single.llama70b.separate", cluster, "other")
     with pytest.raises(InputError, match="no KV capacity of T4 with 6 layers"):
         published_pipelines("single.llama70b.separate", cluster, "het42")
-    assert len(handmade().pipelines) == 11
+    assert len(handmade().pipelines) == 17
 
 
 def test_homogeneous_fills_pipelines_from_the_fastest_kind_on() -> None:
