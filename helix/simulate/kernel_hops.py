@@ -75,7 +75,7 @@ def release(w: World, slot: int, sender: bool, receiver: bool) -> None:
 @bare
 def _line_up(w: World, place: int, now: float) -> None:
     """Swarm: let every request that is ready wait for a link, and report how it fared so far."""
-    slot = w.leaving[place].head
+    slot, scan = w.leaving[place].head, next_number(w)
     w.leaving[place].head = NONE
     while slot != NONE:
         after = w.slots[slot].following
@@ -84,12 +84,20 @@ def _line_up(w: World, place: int, now: float) -> None:
             link = w.route[slot, hop - 1]
             taken_s = now - w.slots[slot].sending
             w.links[link].mean_s = NEW_PART * taken_s + OLD_PART * w.links[link].mean_s
-            w.counts[EVENTS] += 1
-            soon(w, TRANSMIT, w.links[link].tail)
+            _call(w, w.links[link].tail, scan)
         if w.slots[slot].done == 0:
             w.route[slot, hop] = _least_priority(w, place)
         append(w, w.waits, w.route[slot, hop], slot)
         slot = after
+
+
+@bare
+def _call(w: World, place: int, scan: int) -> None:
+    """Let a sender look for more, once for all reports of one scan."""
+    if w.places[place].called != scan:
+        w.places[place].called = scan
+        w.counts[EVENTS] += 1
+        soon(w, TRANSMIT, place)
 
 
 @bare

@@ -41,7 +41,8 @@ PLACE = _record(
     " queue"  # number of its first layer's queue, the others follow
     " layer"  # where it stands among its layers
     " buffered"  # tokens that arrived and are not yet copied to the accelerator
-    " kv kv_most expected_free",
+    " kv kv_most expected_free"
+    " called",  # swarm: number of the last scan that asked it to look for more
     "nic_in nic_out taken_in taken_out"
     " first_s batch_s"  # time of the batch's first layer here, and of each other one
     " began wakes busy",

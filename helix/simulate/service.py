@@ -28,7 +28,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 def system_of(one: Service, cluster: Cluster, model: Model, profiles: Profiles) -> System:
     """Return a service as the simulator takes it."""
     return make_system(
-        cluster.part(one.machines),
+        one.part(cluster),
         model,
         profiles,
         one.placement(cluster),

@@ -9,13 +9,15 @@ from helix.inputs.cluster import SINK
 from helix.inputs.requests import generated_arrivals
 from helix.plan.baselines import petals, swarm
 from helix.plan.flow_graph import Flow, network
+from helix.plan.pipelines_published import published_pipelines
 from helix.plan.placement import Placement, wired
 from helix.plan.pruning import Pruning, pruned
 from helix.simulate.system import System, make_system
-from helix.simulate.workload import Offline, Online, Workload
+from helix.simulate.workload import Offline, Online, Scheduler, Workload
 from tests.helix.golden_inputs import GOLDEN, shipped_intervals, situation
 
 GOLDEN_RUNS: dict[str, dict[str, Any]] = {run["id"]: run for run in GOLDEN["simulations"]}
+PRUNED = ("geo.llama70b.ilp", "geo.llama70b.ilp_paper", "het.llama70b.ilp")
 KINDS = ("a100", "l4", "t4")
 # Offline: queries at first; online: offered tokens per second (section 9 of the specification).
 LOADS: dict[str, tuple[int, ...]] = {
@@ -54,6 +56,36 @@ def workload(run: str, part: int) -> Workload:
     return Online(arrivals=generated_arrivals(amount, 1800, 0, shuffled=True))
 
 
+def systems(run: str) -> list[System]:
+    """Return the systems of a run's parts."""
+    where, model, _, method = run.split(".")
+    if method == "swarm":
+        return [golden_system(f"{where}.{model}.swarm")]
+    if model == "llama30b":
+        plan = {"helix": "ilp", "separate": "separate"}[method]
+        return [golden_system(f"{where}.{model}.{plan}.{kind}") for kind in KINDS]
+    if method == "separate":
+        return separate_systems(f"{where}.{model}.separate")
+    return [golden_system(f"{where}.{model}.ilp")]
+
+
+def separate_systems(solution: str) -> list[System]:
+    """Return the hand-made pipelines of a 70B solution with their published KV capacities."""
+    cluster, model, profiles, _ = situation(solution.replace("separate_plus", "separate"))
+    found = list[System]()
+    for pipeline in published_pipelines(solution, cluster):
+        part = pipeline.part(cluster)
+        placement = wired(model.layers, pipeline.intervals, part.links)
+        entries = dict(enumerate(pipeline.kv_entries or ()))
+        found.append(make_system(part, model, profiles, placement, None, entries))
+    return found
+
+
+def scheduler(run: str) -> Scheduler:
+    """Return the scheduler of a run; in single pipelines any but max-flow does the same."""
+    return {"helix": "maxflow", "swarm": "swarm", "separate": "random"}[run.split(".")[3]]
+
+
 @cache
 def golden_system(shipped: str) -> System:
     """Return the system of a shipped placement: `geo.llama70b.ilp` and the like."""
@@ -69,7 +101,7 @@ def _placement(shipped: str) -> Placement:
         return petals(cluster, model, speed)
     if shipped.endswith("swarm"):
         return swarm(cluster, model, speed, 10 if "30b" in shipped else 20)
-    if shipped in ("geo.llama70b.ilp", "het.llama70b.ilp"):
+    if shipped.split("(")[0] in PRUNED:
         cluster = pruned(cluster, Pruning(compat=True))
     return wired(model.layers, shipped_intervals(shipped), cluster.links)
 

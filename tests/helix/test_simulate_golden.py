@@ -5,19 +5,24 @@ import pytest
 from helix.simulate.metrics import Outcome, percentiles, pooled
 from helix.simulate.simulate import simulate
 from helix.simulate.switches import compat
-from tests.helix.golden_runs import GOLDEN_RUNS, KINDS, LOADS, golden_system, workload
+from helix.simulate.workload import Offline, Scheduler
+from tests.helix.golden_runs import (
+    GOLDEN_RUNS,
+    LOADS,
+    golden_system,
+    scheduler,
+    systems,
+    workload,
+)
+
+SHORT = [run for run in LOADS if ".offline." in run and ("helix" in run or "geo" in run)]
 
 
 def simulated(run: str) -> list[Outcome]:
-    where, model, _, method = run.split(".")
-    if method == "helix":
-        parts = [f".{kind}" for kind in KINDS] if model == "llama30b" else [""]
-        systems = [golden_system(f"{where}.{model}.ilp{part}") for part in parts]
-        return [
-            simulate(system, workload(run, part), switches=compat())
-            for part, system in enumerate(systems)
-        ]
-    raise NotImplementedError(run)
+    return [
+        simulate(system, workload(run, part), scheduler(run), switches=compat())
+        for part, system in enumerate(systems(run))
+    ]
 
 
 def check(run: str) -> None:
@@ -38,12 +43,34 @@ def check(run: str) -> None:
         assert percentiles(latencies) == pytest.approx(expected, abs=5.1e-5)
 
 
-@pytest.mark.parametrize("run", [run for run in LOADS if run.endswith("offline.helix")])
-def test_offline_helix_runs_are_the_artifacts(run: str) -> None:
+@pytest.mark.parametrize("run", SHORT)
+def test_short_runs_are_the_artifacts(run: str) -> None:
     check(run)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [run for run in LOADS if run.endswith("online.helix")])
-def test_online_helix_runs_are_the_artifacts(run: str) -> None:
+@pytest.mark.parametrize("run", [run for run in LOADS if run not in SHORT])
+def test_other_runs_are_the_artifacts(run: str) -> None:
     check(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shipped", "scheduler", "initial", "published"),
+    [
+        ("geo.llama70b.petals", "maxflow", 20, "66.6"),
+        ("geo.llama70b.swarm", "maxflow", 20, "41.6"),
+        ("geo.llama70b.ilp_paper(request_scheduling)", "maxflow", 20, "99.8"),
+        ("geo.llama70b.ilp_paper(request_scheduling)", "swarm", 180, "81.7"),
+        ("geo.llama70b.ilp_paper(request_scheduling)", "random", 180, "87.4"),
+        ("geo.llama70b.ilp_paper(request_scheduling)", "shortest_queue", 180, "83.6"),
+        ("het.llama70b.swarm", "swarm", 500, "473.2"),
+        ("het.llama70b.swarm", "maxflow", 20, "574.2"),
+    ],
+)
+def test_other_published_simulations(
+    shipped: str, scheduler: Scheduler, initial: int, published: str
+) -> None:
+    system = golden_system(shipped)
+    outcome = simulate(system, Offline(initial=initial), scheduler, switches=compat())
+    assert f"{outcome.decode_tokens_per_s:.1f}" == published
