@@ -69,7 +69,7 @@ REPLAYS: dict[tuple[str, str, str], Replay] = {
 SCHEDULERS: dict[str, Scheduler] = {
     "helix": "maxflow",
     "swarm": "swarm",
-    "separate": "maxflow",
+    "separate": "random",  # a machine in a row has one way to go
 }
 
 
@@ -85,7 +85,7 @@ def replay(where: str, model: str, system: str, mode: Literal["offline", "online
         cluster=ClusterSource(named=CLUSTERS[where]),
         search=SearchSettings(
             method=method,
-            published="" if method == "separate" else f"{where}.{model}.{name}",
+            published=f"{where}.{model}.{name}",
         ),
         workload=WorkloadSettings(
             mode=mode,

@@ -90,7 +90,9 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     method: Method = "search"
     objective: Objective = "simulated"
     published: str = ""
-    """published: the placement's name in helix/data/placements.json."""
+    """published: the placement's name in helix/data/placements.json; separate: in separate.toml."""
+    calibration: str = ""
+    """separate, published: the cluster whose KV capacities are taken; empty: its own."""
     stages: int = 0
     """swarm: how many stages; 0: the most that its rule allows."""
     partial: bool = False

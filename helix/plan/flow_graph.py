@@ -79,7 +79,7 @@ def placement_flow(cluster: Cluster, model: Model, placement: Placement, speed: 
     """Return a maximum flow of the placement."""
     net = network(cluster, model, placement, speed)
     flow = max_flow(net.vertices, net.tails, net.heads, net.capacities, BEGIN, FINISH)
-    return _flow(net, placement, flow)
+    return flow_of(net, placement, flow)
 
 
 def least_latency_flow(
@@ -102,10 +102,11 @@ def least_latency_flow(
     flow = min_cost_max_flow(
         net.vertices, net.tails, net.heads, net.capacities, costs, BEGIN, FINISH
     )
-    return _flow(net, placement, flow)
+    return flow_of(net, placement, flow)
 
 
-def _flow(net: Network, placement: Placement, flow: NDArray[np.float64]) -> Flow:
+def flow_of(net: Network, placement: Placement, flow: NDArray[np.float64]) -> Flow:
+    """Return the flow on every arc of the network as one by links."""
     links = flow[len(flow) - net.links :]
     out = [f for f, link in zip(links, placement.links, strict=True) if link.tail == SOURCE]
     return Flow(

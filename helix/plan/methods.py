@@ -15,10 +15,14 @@ from helix.inputs.model import Model
 from helix.inputs.profile import Profiles
 from helix.plan.baselines import petals, swarm
 from helix.plan.bounds import capped_compute_bound
-from helix.plan.flow_graph import least_latency_flow
+from helix.plan.flow_graph import Flow, least_latency_flow, placement_flow
+from helix.plan.homogeneous import homogeneous
+from helix.plan.original_flow import original_flow
+from helix.plan.pipelines import Pipeline, separate_pipelines
+from helix.plan.pipelines_published import published_pipelines
 from helix.plan.placement import UNUSED, Placement, wired
 from helix.plan.plans import Plan, Service, Trace, service
-from helix.plan.pruning import Pruning
+from helix.plan.pruning import Pruning, pruned
 from helix.plan.published import published
 from helix.plan.search import Budget, estimate_of, search
 from helix.plan.search_problem import SearchProblem, search_problem
@@ -39,11 +43,17 @@ class Question(NamedTuple):
     speed: Throughput
     search: SearchSettings
     named: str  # the shipped cluster's name, if it is one
+    compat: bool  # take the original's flow split (where it is unique) and links
 
     def alone(self, placement: Placement, name: str = "all") -> Service:
         """Return the service of a placement on the whole cluster."""
         everything = tuple(range(len(self.cluster.nodes)))
-        flow = least_latency_flow(self.cluster, self.model, self.profiles, placement, self.speed)
+        if self.compat:
+            flow = original_flow(self.cluster, self.model, placement, self.speed)
+        else:
+            flow = least_latency_flow(
+                self.cluster, self.model, self.profiles, placement, self.speed
+            )
         if flow.value <= 0:
             raise InputError(
                 "no work can pass from the coordinator through all layers and back: a layer is on"
@@ -76,7 +86,8 @@ def ask(experiment: Experiment) -> Question:
             " machines or serve a smaller model"
         )
     speed = throughput(model, profiles, cluster.kind_counts())
-    return Question(cluster, model, profiles, speed, experiment.search, experiment.cluster.named)
+    shipped, compat = experiment.cluster.named, experiment.workload.compat
+    return Question(cluster, model, profiles, speed, experiment.search, shipped, compat)
 
 
 def make_plan(
@@ -93,6 +104,8 @@ def make_plan(
         "petals": _petals,
         "swarm": _swarm,
         "published": _published,
+        "separate": _separate,
+        "homogeneous": _homogeneous,
         "position": _position,
         "milp": _milp,
     }.get(method)
@@ -108,7 +121,7 @@ def make_plan(
         services=made.services,
         flow=sum(one.flow for one in made.services),
         bound=question.bound(),
-        estimate=sum(_estimate(question, problem, one) for one in made.services),
+        estimate=_sum([_estimate(question, problem, one) for one in made.services]),
         machines=tuple(node.kind for node in question.cluster.nodes),
         seed=seed,
         seconds=time.monotonic() - begin,
@@ -116,7 +129,14 @@ def make_plan(
     return msgspec.structs.replace(plan, **made.facts)
 
 
-def _estimate(question: Question, problem: SearchProblem, one: Service) -> float:
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _estimate(question: Question, problem: SearchProblem, one: Service) -> float | None:
+    if one.flow <= 0:  # machines that hold more than their profile says
+        return None
     if len(one.machines) < len(question.cluster.nodes):
         part = question.cluster.part(one.machines)
         problem = search_problem(part, question.model, question.profiles, question.speed)
@@ -146,7 +166,11 @@ def _published(question: Question, seed: int) -> Made:
     services = list[Service]()
     for one in published(question.search.published, question.named):
         part = [i for i, node in enumerate(question.cluster.nodes) if one.kind in ("", node.kind)]
-        services.append(_one_of(question, part, one.intervals, one.partial, one.kind or "all"))
+        whole = question
+        if one.keep_links and question.compat:
+            pruning = Pruning(min_keep=one.keep_links, max_keep=one.keep_links, compat=True)
+            whole = question._replace(cluster=pruned(question.cluster, pruning))
+        services.append(_one_of(whole, part, one.intervals, one.partial, one.kind or "all"))
     return Made(tuple(services), {})
 
 
@@ -159,6 +183,35 @@ def _one_of(
     placement = wired(question.model.layers, runs, part.links, partial)
     own = question._replace(cluster=part, speed=speed).alone(placement, name)
     return msgspec.structs.replace(own, machines=tuple(machines))
+
+
+def _separate(question: Question, seed: int) -> Made:
+    named = question.search.published
+    if named:
+        calibration = question.search.calibration
+        pipelines = published_pipelines(named, question.cluster, calibration)
+    else:
+        pipelines = separate_pipelines(question.cluster, question.model, question.profiles)
+    return Made(tuple(_pipeline(question, one) for one in pipelines), {})
+
+
+def _pipeline(question: Question, pipeline: Pipeline) -> Service:
+    """Return a pipeline as a service; a machine may hold more layers than its profile allows."""
+    part = pipeline.part(question.cluster)
+    placement = wired(question.model.layers, pipeline.intervals, part.links)
+    links = len(placement.links)
+    flow = Flow(value=0.0, links=(0.0,) * links, capacities=(1.0,) * links)  # beyond the profile
+    if pipeline.kv_entries is None:
+        speed = throughput(question.model, question.profiles, part.kind_counts())
+        flow = placement_flow(part, question.model, placement, speed)
+    kv_entries = {str(i): entries for i, entries in enumerate(pipeline.kv_entries or ())}
+    made = service(pipeline.name.upper(), pipeline.machines, placement, flow, kv_entries)
+    return msgspec.structs.replace(made, kinds=pipeline.kinds)
+
+
+def _homogeneous(question: Question, seed: int) -> Made:
+    placement = homogeneous(question.cluster, question.model, question.speed, seed)
+    return Made((question.alone(placement),), {})
 
 
 def _position(question: Question, seed: int) -> Made:

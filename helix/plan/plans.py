@@ -36,6 +36,17 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Tokens per second, prompts and answers together."""
     kv_entries: dict[str, int] = {}
     """KV capacity by machine in tokens times layers, where it is not the profile's."""
+    kinds: tuple[str, ...] = ()
+    """What the machines are counted as, where it is not their own kind."""
+
+    def part(self, cluster: Cluster) -> Cluster:
+        """Return the service's machines and the links between them."""
+        part = cluster.part(self.machines)
+        if not self.kinds:
+            return part
+        pairs = zip(part.nodes, self.kinds, strict=True)
+        nodes = tuple(msgspec.structs.replace(node, kind=kind) for node, kind in pairs)
+        return msgspec.structs.replace(part, nodes=nodes)
 
     def placement(self, cluster: Cluster) -> Placement:
         """Return the placement on the service's part of the cluster."""
@@ -76,8 +87,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Tokens per second over all services: the paper's objective."""
     bound: float
     """No placement on this cluster has more flow (one service; tokens per second)."""
-    estimate: float
-    """Decode throughput under load in closed form, tokens per second."""
+    estimate: float | None
+    """Decode throughput under load in closed form, tokens per second; None beyond the profile."""
     simulated: float | None = None
     """Decode throughput that the search simulated, tokens per second."""
     machines: tuple[str, ...]

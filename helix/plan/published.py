@@ -9,12 +9,16 @@ from common.errors import InputError
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Runs of layers by machine of a shipped cluster, or of its machines of one kind."""
+    """Runs of layers by machine of a shipped cluster, or of its machines of one kind.
+
+    `keep_links` are the links per machine that its MILP was pruned to, 0: all.
+    """
 
     cluster: str
     kind: str
     intervals: tuple[tuple[int, int], ...]
     partial: bool
+    keep_links: int
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True):
