@@ -66,6 +66,8 @@ REPLAYS: dict[tuple[str, str, str], Replay] = {
     ("het", "llama70b", "swarm"): Replay(500, 1450),
 }
 
+SOLUTIONS = {"helix": "{where}.{model}.ilp", "swarm": "", "separate": "{where}.{model}.separate"}
+METHODS: dict[str, Method] = {"helix": "published", "swarm": "swarm", "separate": "separate"}
 SCHEDULERS: dict[str, Scheduler] = {
     "helix": "maxflow",
     "swarm": "swarm",
@@ -76,8 +78,8 @@ SCHEDULERS: dict[str, Scheduler] = {
 def replay(where: str, model: str, system: str, mode: Literal["offline", "online"]) -> Experiment:
     """Return a system of sections 6.3 to 6.5 as the artifact simulates it, faults included."""
     load = REPLAYS[where, model, system]
-    method: Method = "separate" if system == "separate" else "published"
-    name = {"helix": "ilp"}.get(system, system)
+    method = METHODS[system]
+    stages = {"llama30b": 10, "llama70b": 20}[model] if method == "swarm" else 0
     return Experiment(
         name=f"{where}-{model}-{system}-{mode}",
         about=f"{system} with {MODELS[model]} on {CLUSTERS[where]}, {mode}, as the paper",
@@ -85,7 +87,8 @@ def replay(where: str, model: str, system: str, mode: Literal["offline", "online
         cluster=ClusterSource(named=CLUSTERS[where]),
         search=SearchSettings(
             method=method,
-            published=f"{where}.{model}.{name}",
+            published=SOLUTIONS[system].format(where=where, model=model),
+            stages=stages,
         ),
         workload=WorkloadSettings(
             mode=mode,

@@ -4,6 +4,8 @@ The original names vertices by text and so leaves ties to Python's hash seed; nu
 the same every time. Where a published result hangs on a tie, it is of the 42 machines alone.
 """
 
+from typing import Any
+
 import numpy as np
 
 from helix.inputs.cluster import Cluster
@@ -15,8 +17,9 @@ from helix.plan.throughput import Throughput
 
 def original_flow(cluster: Cluster, model: Model, placement: Placement, speed: Throughput) -> Flow:
     """Return the flow, whose split among the links sets the original's routing weights."""
-    import networkx as nx
+    import networkx
 
+    nx: Any = networkx  # its types are known in part only
     net, graph = network(cluster, model, placement, speed), nx.DiGraph()
     ends = list(zip(net.tails.tolist(), net.heads.tolist(), strict=True))
     for (tail, head), capacity in zip(ends, net.capacities.tolist(), strict=True):
