@@ -5,13 +5,12 @@ throughput model assumes. What is really served also depends on how long a token
 because the KV caches bound the requests in flight: by Little's law, requests in flight = requests
 per second x time in the system. The estimate solves that for the rate, with
 
-- a machine of k layers that works through its layers in turn, each layer taking
-  base + per_decode x decodes + per_prompt x prompt tokens of its batch; what arrives during a
-  round is in the next batch, so a round lasts k base / (1 - load). Prompts make rounds unlike, and
-  long ones are met more often. A cohort that left a machine together arrives one by one: the first
-  of it starts a round, the others wait that round out before they take theirs;
-- a link that sends one request at a time: latency, its own bytes, and the wait of an M/G/1 queue
-  (Pollaczek-Khinchine), where prompts of squared length E[n^2] do nearly all of the blocking;
+- decodes travel in a convoy: a machine takes all that wait in one batch, so whatever is behind
+  catches up with what is ahead, and soon all requests on a route go round together, as simulations
+  show. A machine of k layers and a share of the flow holds up the convoy by
+  k (base + per_decode x share x requests in flight), longer by the time that prompts take of it;
+- a link that sends one request at a time: latency, the convoy's bytes, and the wait of an M/G/1
+  queue (Pollaczek-Khinchine), where prompts of squared length E[n^2] do nearly all the blocking;
 - routes shared out as the flow is.
 
 It ranks placements far better than the flow, or the flow less a price per hop, at a thousandth of
@@ -49,32 +48,30 @@ def requests_in_flight(
 @compiled
 def time_in_system(
     machines: Floats, machine_count: int, links: Floats, link_count: int,
-    mix: tuple[float, float, float], rate: float,
+    mix: tuple[float, float, float], many: float, rate: float,
 ) -> float:  # fmt: skip
-    """Return the seconds that a request takes at so many requests/s; inf where it is too many.
+    """Return the seconds that a request takes, `many` in flight at `rate` a second; inf: too many.
 
-    Rows of `machines`: share of the flow, seconds of all its layers however few decodes, seconds
-    for the tokens of one request, seconds for one prompt token. Rows of `links`: share, latency,
-    seconds that a token keeps it busy.
+    Rows of `machines`: share of the flow, seconds of all its layers however few decodes, more for
+    each decode, for each prompt token. Rows of `links`: share, latency, seconds busy by a token.
     """
     mean_input, second_input, mean_output = mix
     time = 0.0
     for i in range(machine_count):
-        share, base, each, prompt = machines[i]
-        load = rate * share * each
-        if load >= 1:
+        share, base, decode, prompt = machines[i]
+        free = 1 - rate * share * prompt * mean_input
+        if free <= 0:
             return np.inf
-        lap = base / (1 - load)
-        spread = prompt * prompt * second_input * rate * share / (1 - load * load)
-        time += share * ((2 * lap + (1 + load) * spread) * (mean_output + 1) + prompt * mean_input)
+        lap = (base + decode * share * many) / free
+        time += share * (lap * (mean_output + 1) + prompt * mean_input)
     for i in range(link_count):
         share, latency, busy = links[i]
         free = 1 - rate * share * busy * (mean_input + mean_output)
         if free <= 0:
             return np.inf
         wait = rate * share * busy * busy * (second_input + mean_output) / (2 * free)
-        sent = busy * (mean_input + mean_output)
-        time += share * ((latency + wait) * (mean_output + 1) + sent)
+        once = latency + wait + busy * share * many
+        time += share * (once * (mean_output + 1) + busy * mean_input)
     return time
 
 
@@ -96,8 +93,7 @@ def decode_rate(
         if share > 0:
             machines[machine_count, 0] = share
             machines[machine_count, 1] = held * base[i]
-            each = per_decode[i] * mean_output + per_prompt[i] * mean_input
-            machines[machine_count, 2] = held * each
+            machines[machine_count, 2] = held * per_decode[i]
             machines[machine_count, 3] = held * per_prompt[i]
             machine_count += 1
     for tail in range(flow.shape[0]):
@@ -111,7 +107,7 @@ def decode_rate(
     low, high = 0.0, total / mean_output
     for _ in range(STEPS):
         middle = (low + high) / 2
-        time = time_in_system(machines, machine_count, links, link_count, mix, middle)
+        time = time_in_system(machines, machine_count, links, link_count, mix, many, middle)
         if middle * time < many:
             low = middle
         else:
