@@ -77,3 +77,8 @@ def argsort(keys: Floats, legacy: bool) -> Ints:
             left += 1
         _insertion(keys, order, low, high)
     return order
+
+
+def argsort_scores(scores: list[float], legacy: bool) -> list[int]:
+    """Return the ascending order of a list of scores."""
+    return [int(i) for i in argsort(np.array(scores, np.float64), legacy)] if scores else []
