@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from beta.inputs.profile import Profile
+from beta.inputs.profile import Config, Profile, Record
 from common.errors import InputError
 
 LARGE_SINGLE_S = 4.6
@@ -13,6 +13,10 @@ LARGE_SINGLE_S = 4.6
 _LARGE_OP_FACTOR = {1: 1.0, 2: 0.66430, 4: 0.38613, 8: 0.25119}
 MIX = ("bert-6.7b", "moe-5.3b", "bert-2.6b", "moe-2.4b", "bert-1.3b", "moe-1.3b")
 """Model types of the mixed set S3, in the order in which they are registered."""
+
+
+LARGE_BYTES = 207e9
+"""Weights of bert-103.5b in half precision."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +34,23 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.slo_s > 0 or not self.rate >= 0:
             raise InputError(f"model {self.name}: slo_s must be positive, rate not negative")
+
+
+def large_profile() -> Profile:
+    """Return a stand-in for bert-103.5b, whose profile was not published.
+
+    4.6 s / pp per stage, times what op devices gain for bert-6.7b, its largest relative with a
+    profile; weights split evenly. Only groups of 16 devices and more.
+    """
+    records = dict[Config, Record]()
+    for op, factor in _LARGE_OP_FACTOR.items():
+        for pp in (1, 2, 4, 8, 16):
+            if op * pp >= 16:
+                stage, weight = LARGE_SINGLE_S * factor / pp, LARGE_BYTES / (op * pp)
+                records[Config(op, pp)] = Record(
+                    stage_s={1: (stage,) * pp}, weight_bytes=(weight,) * pp
+                )
+    return Profile(model="bert-103.5b", records=records)
 
 
 def slo_of(profile: Profile, scale: float) -> float:

@@ -7,6 +7,7 @@ good for the shape only.
 
 import numpy as np
 
+from beta.arrays import Ints
 from beta.inputs.replay import Counts, Stamps
 
 HOUR_INVOCATIONS = 32_807_479
@@ -14,24 +15,39 @@ HOUR_INVOCATIONS = 32_807_479
 BUSIEST = 5_374_848
 
 
-def counts_2019(*, functions: int = 4000, minutes: int = 60) -> Counts:
-    """Return a stand-in for the first hour of the 2019 trace.
+HOUR = 60
+DRIFT = 0.5
+"""Assumed: how much popularity of later hours strays from the first one's (sigma of its log)."""
+
+
+def counts_2019(start: int = 0, end: int = HOUR, *, functions: int = 4000) -> Counts:
+    """Return a stand-in for minutes `start` to `end` of the 2019 trace.
 
     Log-normal popularity (sigma 3) capped at the true busiest function's share; per function a
-    slow wave of amplitude up to 0.3, ten percent of noise per minute, Poisson counts.
+    slow wave of amplitude up to 0.3, ten percent of noise per minute, Poisson counts. The first
+    hour is the calibrated one; in later ones popularity drifts, by an assumed amount.
     """
+    hours = range(start // HOUR, (end - 1) // HOUR + 1)
+    counts = np.concatenate([_hour(hour, functions) for hour in hours], axis=1)
+    return Counts(counts[:, start - hours[0] * HOUR : end - hours[0] * HOUR], stand_in=True)
+
+
+def _hour(hour: int, functions: int) -> Ints:
     random = np.random.RandomState(0)
     weights = np.exp(random.normal(0, 1, functions) * 3.0)
     weights = np.minimum(weights / weights.sum(), BUSIEST / HOUR_INVOCATIONS)
+    if hour:
+        random = np.random.RandomState(hour)
+        weights *= np.exp(random.normal(0, DRIFT, functions))
     weights /= weights.sum()
-    minute = np.arange(minutes)
-    rows = np.empty((functions, minutes), np.int64)
+    minute = np.arange(HOUR)
+    rows = np.empty((functions, HOUR), np.int64)
     for row, weight in zip(rows, weights, strict=True):
         phase, amplitude = random.uniform(0, 2 * np.pi), random.uniform(0, 0.3)
-        wave = 1 + amplitude * np.sin(2 * np.pi * minute / minutes + phase)
-        noise = np.exp(random.normal(0, 0.1, minutes))
-        row[:] = random.poisson(weight * HOUR_INVOCATIONS / minutes * wave * noise)
-    return Counts(rows, stand_in=True)
+        wave = 1 + amplitude * np.sin(2 * np.pi * minute / HOUR + phase)
+        noise = np.exp(random.normal(0, 0.1, HOUR))
+        row[:] = random.poisson(weight * HOUR_INVOCATIONS / HOUR * wave * noise)
+    return rows
 
 
 def stamps_2021(*, functions: int = 424, requests: int = 110_000) -> Stamps:

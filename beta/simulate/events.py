@@ -7,12 +7,12 @@ many requests each group has outstanding, and overheads come before the stages. 
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from beta.arrays import Bools, Floats, Indices, Ints
 from beta.compiled import compiled
 from beta.inputs.model import Model
+from beta.inputs.playing import Delays
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
 from beta.simulate.fast import NOBODY, Outcome
@@ -20,21 +20,6 @@ from beta.simulate.tables import layout_of, tables_of
 
 AT_CONTROLLER, AT_GROUP, AT_STAGE = 0, 1, 2
 DRAWS = 2048
-
-
-class Delays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Delays in seconds, normally distributed about their means, never negative."""
-
-    http_s: float = 0.0025
-    """Client to controller."""
-    dispatch_s: float = 0.0025
-    """Controller to group."""
-    backend_s: float = 0.005
-    """Admission to the first stage."""
-    deviation_s: float = 0.0005
-    """Standard deviation of each."""
-    margin_s: float = 0.004
-    """What admission adds to its prediction."""
 
 
 class _System(NamedTuple):

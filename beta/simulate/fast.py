@@ -5,19 +5,16 @@ free, and is refused if the answer would come too late; a refused one takes no t
 This is the simulator behind all published attainments; `readable` says the same in plain Python.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from beta.arrays import Bools, Floats, Indices, Ints
 from beta.compiled import compiled
+from beta.inputs.playing import Dispatch
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
 from beta.simulate.tables import OVERHEAD_S, Layout, Tables, layout_of, rounded
-
-Dispatch = Literal["first_free", "deadline"]
-"""To the replica whose last stage is free first; or, where that one is too late, to the replica
-that answers first (not in the paper)."""
 
 NOBODY = -1
 """Group of a request whose model is not placed."""

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from beta.inputs.model import Model
+from beta.inputs.playing import Dispatch
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
-from beta.simulate.fast import NOBODY, Dispatch, Outcome
+from beta.simulate.fast import NOBODY, Outcome
 from beta.simulate.tables import OVERHEAD_S, STAGE_PENALTY
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 
 from beta.arrays import Floats
+from beta.inputs.playing import Dispatch
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement, Timetable
-from beta.simulate.fast import Dispatch, Outcome, simulate
+from beta.simulate.fast import Outcome, simulate
 from beta.simulate.tables import Tables
 
 

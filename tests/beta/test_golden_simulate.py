@@ -7,6 +7,7 @@ import pytest
 
 from beta.inputs.arrivals import poisson
 from beta.inputs.model import Model
+from beta.inputs.playing import Delays
 from beta.inputs.profile import Config
 from beta.inputs.workload import UNKNOWN, Workload, merge
 from beta.plan.placement import Group, Placement
@@ -94,7 +95,7 @@ def test_statistics_equal_the_originals(name: str):
 
 
 DES = cases("des_explicit")
-FIXED = events.Delays(deviation_s=0)
+FIXED = Delays(deviation_s=0)
 
 
 @pytest.mark.parametrize("name", DES)
