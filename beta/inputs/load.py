@@ -36,8 +36,8 @@ class Asked(NamedTuple):
     rates: tuple[float, ...]
 
 
-def load(experiment: Experiment) -> Loaded:
-    """Return models, training and test workload of an experiment."""
+def load(experiment: Experiment, seed: int = 0) -> Loaded:
+    """Return models, training and test workload of an experiment; model i draws from seed + i."""
     profiles = load_profiles(experiment.profile)
     drafts = tuple(model for settings in experiment.models for model in _models(settings, profiles))
     names = [model.name for model in drafts]
@@ -46,7 +46,7 @@ def load(experiment: Experiment) -> Loaded:
     traffic = experiment.traffic
     shares = _shares(experiment, len(drafts))
     cvs = tuple(entry.cv or traffic.cv for entry in experiment.models for _ in range(entry.count))
-    asked = _asked(traffic, tuple(names), shares, cvs)
+    asked = _asked(traffic, tuple(names), shares, cvs, seed)
     models = tuple(
         Model(name=m.name, profile=m.profile, slo_s=m.slo_s, rate=rate, cv=cv)
         for m, rate, cv in zip(drafts, asked.rates, cvs, strict=True)
@@ -54,7 +54,7 @@ def load(experiment: Experiment) -> Loaded:
     test = merge(asked.arrivals)
     if not len(test):
         raise InputError("the test workload has no request; lengthen or quicken the traffic")
-    return Loaded(models, _training(experiment, models, test), test)
+    return Loaded(models, _training(experiment, models, test, seed), test)
 
 
 @lru_cache(maxsize=4)
@@ -62,7 +62,7 @@ def load_profiles(source: str) -> dict[str, Profile]:
     """Return the profiles of a source by model; the shipped ones have bert-103.5b's stand-in."""
     if source == V100:
         profiles = read_profiles()
-        return {**profiles, "bert-103.5b": large_profile()}
+        return {**profiles, "bert-103.5b": large_profile(profiles["bert-6.7b"])}
     path = Path(source)
     return read_original_tsv(path) if path.suffix == ".tsv" else read_profiles(path)
 
@@ -95,23 +95,27 @@ def _shares(experiment: Experiment, count: int) -> tuple[float, ...]:
 
 @lru_cache(maxsize=2)
 def _asked(
-    traffic: Traffic, names: tuple[str, ...], rates: tuple[float, ...], cvs: tuple[float, ...]
+    traffic: Traffic,
+    names: tuple[str, ...],
+    rates: tuple[float, ...],
+    cvs: tuple[float, ...],
+    seed: int,
 ) -> Asked:
     if traffic.is_trace:
-        return _replayed(traffic, len(names))
+        return _replayed(traffic, len(names), seed)
     if traffic.source == "requests":
         return _own_requests(Path(traffic.path), names)
     length = traffic.duration_s
     if traffic.source == "deterministic":
         return Asked(tuple(deterministic(rate=rate, duration=length) for rate in rates), rates)
     arrivals = [
-        gamma(rate=rate, cv=cv, duration=length, seed=i)
+        gamma(rate=rate, cv=cv, duration=length, seed=seed + i)
         for i, (rate, cv) in enumerate(zip(rates, cvs, strict=True))
     ]
     return Asked(tuple(arrivals), rates)
 
 
-def _replayed(traffic: Traffic, models: int) -> Asked:
+def _replayed(traffic: Traffic, models: int, seed: int) -> Asked:
     trace = _trace(traffic.source, traffic.path, traffic.start, traffic.end)
     draw: Callable[..., Replay] = replay_counts if isinstance(trace, Counts) else replay_stamps
     replay = draw(
@@ -121,6 +125,7 @@ def _replayed(traffic: Traffic, models: int) -> Asked:
         cv_scale=traffic.cv_scale,
         window_s=traffic.window_s,
         mapping=traffic.mapping,
+        seed=seed,
     )
     seconds = 60.0 * (minutes_of(traffic.end) - minutes_of(traffic.start))
     return Asked(replay.arrivals, tuple(len(times) / seconds for times in replay.arrivals))
@@ -159,18 +164,20 @@ def _own_requests(path: Path, names: tuple[str, ...]) -> Asked:
     return Asked(times, tuple(len(t) / max(max(ends), 1e-9) for t in times))
 
 
-def _training(experiment: Experiment, models: tuple[Model, ...], test: Workload) -> Workload:
+def _training(
+    experiment: Experiment, models: tuple[Model, ...], test: Workload, seed: int
+) -> Workload:
     training, traffic = experiment.training, experiment.traffic
     if training.on == "same":
         return test
     if training.on == "first" or traffic.source == "requests":
         return test[: max(int(len(test) * training.share), 1)]
     if training.on == "slice":
-        return _sliced(traffic, training.start, training.end, len(models))
-    return training_workload(models, training.seed)
+        return _sliced(traffic, training.start, training.end, len(models), seed)
+    return training_workload(models, training.seed + seed)
 
 
 @lru_cache(maxsize=2)
-def _sliced(traffic: Traffic, start: str, end: str, models: int) -> Workload:
+def _sliced(traffic: Traffic, start: str, end: str, models: int, seed: int) -> Workload:
     fields = {**{f: getattr(traffic, f) for f in Traffic.__struct_fields__}, "start": start}
-    return merge(_replayed(Traffic(**{**fields, "end": end}), models).arrivals)
+    return merge(_replayed(Traffic(**{**fields, "end": end}), models, seed).arrivals)

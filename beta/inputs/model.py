@@ -10,7 +10,6 @@ from common.errors import InputError
 
 LARGE_SINGLE_S = 4.6
 """Seconds of bert-103.5b, which no single device holds: the paper's base of its SLO scale."""
-_LARGE_OP_FACTOR = {1: 1.0, 2: 0.66430, 4: 0.38613, 8: 0.25119}
 MIX = ("bert-6.7b", "moe-5.3b", "bert-2.6b", "moe-2.4b", "bert-1.3b", "moe-1.3b")
 """Model types of the mixed set S3, in the order in which they are registered."""
 
@@ -36,14 +35,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"model {self.name}: slo_s must be positive, rate not negative")
 
 
-def large_profile() -> Profile:
+def large_profile(like: Profile) -> Profile:
     """Return a stand-in for bert-103.5b, whose profile was not published.
 
-    4.6 s / pp per stage, times what op devices gain for bert-6.7b, its largest relative with a
-    profile; weights split evenly. Only groups of 16 devices and more.
+    4.6 s / pp per stage, times what op devices gain for `like` (bert-6.7b, its largest relative
+    with a profile); weights split evenly. Only groups of 16 devices and more.
     """
     records = dict[Config, Record]()
-    for op, factor in _LARGE_OP_FACTOR.items():
+    for op in (1, 2, 4, 8):
+        factor = sum(like.records[Config(op, 1)].stage_s[1]) / like.single_s
         for pp in (1, 2, 4, 8, 16):
             if op * pp >= 16:
                 stage, weight = LARGE_SINGLE_S * factor / pp, LARGE_BYTES / (op * pp)

@@ -77,6 +77,7 @@ def replay_counts(
     window_s: float = MINUTE,
     mapping: Mapping = "stripe",
     cv_one: bool = False,
+    seed: int = 0,
 ) -> Replay:
     """Return Gamma arrivals with each window's rate x `rate_scale`; the cv is `cv_scale` itself.
 
@@ -96,7 +97,7 @@ def replay_counts(
         tuple(Window(count / window_s * rate_scale, cv) if count else None for count in row)
         for row in bins
     )
-    return _draw(windows, window_s)
+    return _draw(windows, window_s, seed)
 
 
 def replay_stamps(
@@ -108,6 +109,7 @@ def replay_stamps(
     window_s: float,
     mapping: Mapping = "stripe",
     cv_one: bool = False,
+    seed: int = 0,
 ) -> Replay:
     """Return arrivals drawn from a fit to each window's gaps: rate and cv times their scales."""
     active = [arrivals for arrivals in trace.arrivals if len(arrivals)]
@@ -121,7 +123,7 @@ def replay_stamps(
         windows.append(
             tuple(fit and Window(fit.rate * rate_scale, fit.cv * cv_scale) for fit in fits)
         )
-    return _draw(tuple(windows), window_s)
+    return _draw(tuple(windows), window_s, seed)
 
 
 def raw_stamps(
@@ -149,9 +151,9 @@ def _fit(arrivals: Floats, window_s: float, *, cv_one: bool) -> Window | None:
     return Window(counted if rate > MOST_OVER_COUNT * counted else rate, math.sqrt(1 / shape))
 
 
-def _draw(windows: tuple[tuple[Window | None, ...], ...], window_s: float) -> Replay:
-    """Draw every window, models in order; the seed is the number of windows drawn before."""
-    seed, arrivals = 0, []
+def _draw(windows: tuple[tuple[Window | None, ...], ...], window_s: float, seed: int) -> Replay:
+    """Draw every window, models in order; the seed grows by one per window drawn."""
+    arrivals = []
     for row in windows:
         parts = [np.empty(0)]
         for i, window in enumerate(row):
