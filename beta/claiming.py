@@ -66,7 +66,23 @@ def comparisons(records: Sequence[Record]) -> list[Record]:
             made.append(_compared(experiment, method, of_method))
             made += _reached(experiment, method, of_method)
         made += _advantages(experiment, mine)
-    return made
+    return made + _testbed(records)
+
+
+def _testbed(records: Sequence[Record]) -> list[Record]:
+    """Return how far the simulated fidelity table is from the authors' testbed."""
+    mine, errors = swept(records).get("fidelity", []), list[float]()
+    for record in mine:
+        theirs = points().get(key_of(record)._replace(experiment="fidelity-real"))
+        if theirs is not None:
+            errors.append(abs(round(attainment(record) or 0.0, 3) - theirs))
+    if not errors:
+        return []
+    metrics = (
+        Metric(name="error.mean", value=sum(errors) / len(errors), unit="1"),
+        Metric(name="error.max", value=max(errors), unit="1"),
+    )
+    return [_derived(mine[0], "testbed", "", metrics)]
 
 
 def _compared(experiment: str, method: str, records: Sequence[Record]) -> Record:

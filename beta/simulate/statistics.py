@@ -105,6 +105,8 @@ def _models(
     arrival: Floats, model: np.ndarray, latency: Floats, good: np.ndarray
 ) -> tuple[ModelStatistics, ...]:
     rows = list[ModelStatistics]()
+    if not len(arrival):
+        return ()
     order = np.argsort(model, kind="stable")
     names, starts = np.unique(model[order], return_index=True)
     first_seen = dict(zip(names.tolist(), order[starts].tolist(), strict=True))
