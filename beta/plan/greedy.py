@@ -15,11 +15,20 @@ from beta.plan.ties import argsort
 
 def greedy(problem: Problem, configs: tuple[Config, ...]) -> Scored:
     """Return the groups filled with replicas until memory holds no more, with their score."""
-    different = tuple(dict.fromkeys(configs))
-    tables = problem.tables(different)
-    train, groups, models = problem.known(), len(configs), len(problem.models)
-    config = np.array([different.index(c) for c in configs], np.int64)
-    members, sizes = np.zeros((groups, models), np.int64), np.zeros(groups, np.int64)
+    return refill(problem, empty(configs))
+
+
+def refill(problem: Problem, start: Placement) -> Scored:
+    """Return a placement with replicas added until memory holds no more, with its score."""
+    start = start.normalised()
+    different, models = start.configs(), len(problem.models)
+    tables, train = problem.tables(different), problem.known()
+    groups = len(start.groups)
+    config = np.array([different.index(group.config) for group in start.groups], np.int64)
+    sizes = np.array([len(group.models) for group in start.groups], np.int64)
+    members = np.zeros((groups, models), np.int64)
+    for g, group in enumerate(start.groups):
+        members[g, : sizes[g]] = group.models
     asked, good = np.zeros(groups, np.int64), np.zeros(models, np.int64)
     simulations, walked, latency = greedy_kernel.greedy(
         train.arrival,

@@ -192,7 +192,7 @@ def greedy(
     group_requests: Ints,
     model_good: Ints,
 ) -> tuple[int, int, float]:
-    """Fill the groups (`config` in place; `members`, `sizes` empty) until nothing fits.
+    """Add replicas to the groups (`config`, `members`, `sizes`, all in place) until none fits.
 
     `arrival`, `model` are requests of these models only. Leaves each group's asked requests and
     each model's good ones; returns simulations, requests simulated, and the sum of latencies.
@@ -203,7 +203,21 @@ def greedy(
     requests = np.zeros(models)
     for m in model:
         requests[m] += 1
+    candidates(members, sizes, first, groups)
     runs, walked = 1, len(arrival)
+    count(
+        arrival,
+        model,
+        slo,
+        config,
+        stages,
+        latency,
+        first,
+        groups,
+        inside,
+        model_good,
+        group_requests,
+    )
     while True:
         unserved = requests * (1 - model_good / (requests + 1e-6))
         g, m = _pick(unserved, group_requests, members, sizes, config, weight, budget, legacy)

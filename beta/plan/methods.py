@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from beta.plan import baselines, integer
 from beta.plan.beam import replicated_by_beam
+from beta.plan.improve import improve
 from beta.plan.placement import Timetable
 from beta.plan.problem import Problem, Scored
 from beta.plan.search import search, search_separated
@@ -25,6 +26,9 @@ class Method(NamedTuple):
 METHODS: dict[str, Method] = {
     "mp-search-sep": Method(
         "AlpaServe: also gives models of unlike latency devices of their own", search_separated
+    ),
+    "mp-improve": Method(
+        "mp-search-sep, then local search within the time limit", improve, limited=True
     ),
     "mp-search": Method("AlpaServe without separation", search),
     "mp-greedy": Method("pipelines of N devices, filled greedily", baselines.fixed_groups, ("N",)),
