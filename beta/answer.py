@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beta.inputs.cluster import GIB
 from beta.inputs.experiment import Experiment
 from beta.inputs.load import Loaded, load
 from beta.plan import methods, plans
+from beta.plan.bound import upper_bound
 from beta.plan.methods import Solved
 from beta.plan.placement import Placement, Timetable
 from beta.plan.plans import Period, Plan, ServedModel
@@ -30,7 +32,8 @@ def problem_of(experiment: Experiment, loaded: Loaded) -> Problem:
     """Return the placement question of an experiment."""
     settings = experiment.placement
     switches = resolve(settings.mode, settings.switches)
-    return Problem(loaded.models, experiment.cluster.cluster(), loaded.train, switches)
+    cluster, load = experiment.cluster.cluster(), settings.load_gib_s * GIB
+    return Problem(loaded.models, cluster, loaded.train, switches, load)
 
 
 def place(experiment: Experiment, method: str, loaded: Loaded) -> Solved:
@@ -98,6 +101,7 @@ def plan_of(
         ),
         periods=tuple(periods),
         attainment=attainment,
+        load_gib_s=None if timetable.load_bytes_s == np.inf else timetable.load_bytes_s / GIB,
     )
 
 
@@ -152,4 +156,15 @@ def answer(experiment: Experiment, method: str, seed: int = 0) -> tuple[Metric, 
     loaded = load(experiment, seed)
     solved = place(experiment, method, loaded)
     played = play_on_test(experiment, solved.timetable, loaded, seed)
-    return (*placed_metrics(solved), *played_metrics(played))
+    bound = bound_metrics(problem_of(experiment, loaded)) if experiment.placement.bound else ()
+    return (*placed_metrics(solved), *played_metrics(played), *bound)
+
+
+def bound_metrics(problem: Problem) -> tuple[Metric, ...]:
+    """Return what no placement on these devices can pass, on the training workload."""
+    bound = upper_bound(problem)
+    return (
+        Metric(name="bound.attainment", value=bound.attainment, unit="1"),
+        Metric(name="bound.work", value=bound.work, unit="1"),
+        Metric(name="bound.memory", value=bound.memory, unit="1"),
+    )

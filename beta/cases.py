@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from beta.experiments import SUITES, Case, Verb, suite_cases
 from beta.inputs.experiment import Experiment
 from beta.plan import plans
 from beta.plan.plans import Plan
+from beta.sweeps import SUITES, Case, Verb, grids, suite_cases
 from common import provenance
 from common.case import case_id
 from common.errors import InputError
@@ -85,11 +85,13 @@ def make_plan(experiment: Experiment, method: str, folder: Folder, *, seed: int 
     plan = answer.plan_of(experiment, method, solved, loaded, seed)
     path = folder.plan(experiment, method)
     plans.write(plan, path)
+    bound = answer.bound_metrics(answer.problem_of(experiment, loaded))
     summary = (
-        f"{100 * plan.attainment:.2f} % of {len(loaded.train)} training requests in time; found"
-        f" in {solved.search_s:.2f} s"
+        f"{100 * plan.attainment:.2f} % of {len(loaded.train)} training requests in time (no"
+        f" placement on these devices passes {100 * bound[0].value:.2f} %); found in"
+        f" {solved.search_s:.2f} s"
     )
-    return Done(answer.placed_metrics(solved), plan, (path,), summary)
+    return Done((*answer.placed_metrics(solved), *bound), plan, (path,), summary)
 
 
 def plan_for(
@@ -220,12 +222,40 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def run_suite(suite: str, folder: Folder, *, seed: int, again: bool) -> None:
-    """Do every case of a suite that has no finished record yet, on all cores."""
-    from beta.spread import cores, spread
+class SuiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a suite is done: `quick --set processes=4`."""
 
+    figures: str = ""
+    """Names of experiments, by commas, to do instead of the suite's own."""
+    processes: int = 0
+    """0: one per core."""
+    ray: str = ""
+    """Address of a Ray cluster to do the cases on, such as auto or host:6379; empty: none."""
+
+    def chosen(self) -> tuple[str, ...]:
+        """Return the figures by name, checked."""
+        names = tuple(name.strip() for name in self.figures.split(",") if name.strip())
+        unknown = [name for name in names if name not in grids()]
+        if unknown:
+            raise InputError(f"no figure {', '.join(unknown)}; there are {', '.join(grids())}")
+        return names
+
+
+def run_suite(
+    suite: str,
+    folder: Folder,
+    *,
+    seed: int,
+    again: bool,
+    settings: SuiteSettings | None = None,
+) -> None:
+    """Do every case of a suite that has no finished record yet, on all cores or on Ray."""
+    from beta.spread import cores, spread, spread_on_ray
+
+    settings = settings or SuiteSettings()
     finished = set() if again else folder.records(suite).finished()
-    cases = suite_cases(suite)
+    chosen = settings.chosen()
+    cases = suite_cases(suite, chosen)
     todo = [
         (case, seed)
         for case in cases
@@ -233,11 +263,18 @@ def run_suite(suite: str, folder: Folder, *, seed: int, again: bool) -> None:
     ]
     if len(todo) < len(cases):
         log.info("%d finished cases are kept (--again redoes them)", len(cases) - len(todo))
+    processes = settings.processes or cores()
     if len(todo) > 1:
-        log.info("%d cases of %s on %d cores", len(todo), ", ".join(SUITES[suite]), cores())
+        place = f"Ray at {settings.ray}" if settings.ray else f"{processes} processes"
+        log.info("%d cases of %s on %s", len(todo), ", ".join(chosen or SUITES[suite]), place)
         warm()
+    results = (
+        spread_on_ray(work, todo, settings.ray)
+        if settings.ray and todo
+        else spread(work, todo, processes)
+    )
     with progress(len(todo), f"{ARTIFACT} {suite}") as advance:
-        for (case, _), (metrics, cost) in spread(work, todo, cores()):
+        for (case, _), (metrics, cost) in results:
             record = record_of(case, metrics, cost, folder, suite=suite, seed=seed)
             folder.records(suite).append(record)
             log.debug("%s %s=%g %s", case.experiment.name, case.sweep, case.x, case.method)
@@ -257,7 +294,8 @@ def work(task: tuple[Case, int]) -> tuple[tuple[Metric, ...], Cost]:
 def warm() -> None:
     """Compile the kernels once, before workers would each, and before anything is timed."""
     from beta.answer import answer
-    from beta.experiments import SWEEPS, named
+    from beta.experiments import named
+    from beta.sweeps import SWEEPS
 
     tiny = SWEEPS["devices"](named()["small"], 2)
     traffic = msgspec.structs.replace(tiny.traffic, duration_s=5.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from beta.published import Key, original_runs, points
+from beta.sweeps import grids
 from common.claims import Claim, load
 from common.record import Metric, Record
 
@@ -28,9 +29,16 @@ def load_claims() -> tuple[Claim, ...]:
         return load(Path(path))
 
 
+def metric(record: Record | None, name: str) -> float | None:
+    """Return a record's metric, None if it or the record is not there."""
+    if record is None:
+        return None
+    return next((m.value for m in record.metrics if m.name == name), None)
+
+
 def attainment(record: Record) -> float | None:
     """Return a record's attainment, None if it has none."""
-    return next((m.value for m in record.metrics if m.name == "attainment"), None)
+    return metric(record, "attainment")
 
 
 def reference(experiment: str) -> dict[Key, float]:
@@ -59,6 +67,8 @@ def comparisons(records: Sequence[Record]) -> list[Record]:
     """Return records of what the points of each figure say together."""
     made = list[Record]()
     for experiment, mine in swept(records).items():
+        if grids()[experiment].metric != "attainment":
+            continue
         methods = dict.fromkeys(str(record.case["method"]) for record in mine)
         made.append(_compared(experiment, "all", mine))
         for method in methods:

@@ -199,20 +199,16 @@ def _suite(
     verbose: bool,
 ) -> None:
     with guard(verbose):
-        if overrides:
-            raise InputError(
-                f"--set changes one experiment, but {suite} is a fixed suite; use"
-                " 'plan EXPERIMENT --set ...'"
-            )
+        how = resolve(suite, {suite: cases.SuiteSettings()}, cases.SuiteSettings, overrides or ())
         setup(cases.ARTIFACT, out, verbose)
-        cases.run_suite(suite, cases.Folder(out), seed=seed, again=again)
-        _report(out, suite)
+        cases.run_suite(suite, cases.Folder(out), seed=seed, again=again, settings=how)
+        _report(out, suite, how.chosen())
 
 
-def _report(out: Path, suite: str | None) -> None:
+def _report(out: Path, suite: str | None, only: tuple[str, ...] = ()) -> None:
     from beta.report import write_report
 
-    if not write_report(cases.Folder(out), suite and cases.suite_of(suite)):
+    if not write_report(cases.Folder(out), suite and cases.suite_of(suite), only):
         sys.exit(1)
 
 

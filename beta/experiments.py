@@ -1,8 +1,7 @@
-"""The named experiments, their sweeps, and the suites `quick` and `full` as lists of cases."""
+"""The named experiments: the paper's settings, what goes beyond it, and one to start from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
-from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -17,8 +16,6 @@ from beta.inputs.experiment import (
 )
 from beta.inputs.playing import SimulatorSettings
 
-Verb = Literal["plan", "simulate"]
-
 MIX = ("bert-6.7b", "moe-5.3b", "bert-2.6b", "moe-2.4b", "bert-1.3b", "moe-1.3b")
 """The mixed set S3, in the order in which models are registered."""
 
@@ -26,71 +23,7 @@ BERTS = ("bert-6.7b", "bert-2.6b", "bert-1.3b")
 """The mixed set of the ablation's smaller variant."""
 
 
-class Case(NamedTuple):
-    """One thing to do: a verb on an experiment by a method; a point of a sweep has its axis."""
-
-    verb: Verb
-    experiment: Experiment
-    method: str
-    sweep: str = ""
-    x: float = 0.0
-
-
-class Grid(NamedTuple):
-    """A figure: one experiment with single settings swept, by several methods."""
-
-    experiment: str
-    methods: tuple[str, ...]
-    sweeps: dict[str, tuple[float, ...]]
-    title: str = ""
-
-
-def _traffic(experiment: Experiment, **changes: float) -> Experiment:
-    traffic = msgspec.structs.replace(experiment.traffic, **changes)
-    return msgspec.structs.replace(experiment, traffic=traffic)
-
-
-def _slo(experiment: Experiment, x: float) -> Experiment:
-    models = tuple(msgspec.structs.replace(m, slo_scale=x) for m in experiment.models)
-    return msgspec.structs.replace(experiment, models=models)
-
-
-def _devices(experiment: Experiment, x: float) -> Experiment:
-    cluster = msgspec.structs.replace(experiment.cluster, devices=int(x))
-    return msgspec.structs.replace(experiment, cluster=cluster)
-
-
-def _memory(experiment: Experiment, x: float) -> Experiment:
-    cluster = msgspec.structs.replace(experiment.cluster, memory_gib=x)
-    return msgspec.structs.replace(experiment, cluster=cluster)
-
-
-def _models(experiment: Experiment, x: float) -> Experiment:
-    """Return the experiment with as many models; each keeps its share of the total rate."""
-    (entry,) = experiment.models
-    models = (msgspec.structs.replace(entry, count=int(x)),)
-    changed = msgspec.structs.replace(experiment, models=models)
-    return _traffic(changed, rate=experiment.traffic.rate / entry.count * x)
-
-
-SWEEPS: dict[str, Callable[[Experiment, float], Experiment]] = {
-    "devices": _devices,
-    "memory": _memory,
-    "models": _models,
-    "rate": lambda e, x: _traffic(e, rate=x),
-    "cv": lambda e, x: _traffic(e, cv=x),
-    "rate_scale": lambda e, x: _traffic(e, rate_scale=x),
-    "cv_scale": lambda e, x: _traffic(e, cv_scale=x),
-    "slo": _slo,
-}
-
 COMPAT = PlacementSettings(mode="compat")
-_RATES_2019 = (5e-4, 1e-3, 2e-3, 4e-3, 5e-3, 6e-3, 7e-3, 8e-3)
-_CVS_2019 = (1, 2, 3, 4, 5, 6, 8)
-_SLOS_2019 = (0.75, 1, 2, 3, 4, 5, 7.5, 10)
-_CVS_2021, _SLOS_2021 = (1, 2, 3, 4, 5, 7.5, 10), (0.5, 0.75, 1, 1.5, 2, 2.5, 3, 3.5, 4)
-_RATES_2021 = (8, 32, 48, 72, 96)
-SR, CLOCKWORK, CLOCKWORK_2021 = "sr-greedy", "sr-replace-60", "sr-replace-21600"
 
 
 def _maf(
@@ -206,109 +139,97 @@ def named() -> dict[str, Experiment]:
         found.append(_maf(f"{name}-maf1", 2019, sets[name], devices, 2e-3))
         rate = 32.0 if name == "s3" else 16.0
         found.append(_maf(f"{name}-maf2", 2021, sets[name], devices, rate))
+    found += [*_robust(), *_motivation(), *_beyond(sets)]
     return {experiment.name: experiment for experiment in found}
 
 
-ABLATION_METHODS = ("mp-round-robin", "mp-greedy-4", "mp-search-sep")
-LARGE_METHODS = ("mp-equal-16-1", "mp-equal-8-2", "mp-equal-4-4", "mp-equal-2-8", "mp-search")
+HOURS = (("5.8", "5.1"), ("11.9", "0.12"), ("12.11", "0.7"))
+"""Section 6.4: hours of training and of testing, drawn by the authors."""
 
 
-def _grid_2019(name: str, devices: tuple[float, ...], slos: tuple[float, ...]) -> Grid:
-    best = named()[f"{name}-maf1"].placement.method
-    sweeps = {
-        "devices": devices,
-        "rate_scale": _RATES_2019,
-        "cv_scale": _CVS_2019,
-        "slo": slos,
-    }
-    return Grid(f"{name}-maf1", (SR, CLOCKWORK, best), sweeps, f"Figure 11: {name.upper()}@MAF1")
+def _hour(text: str) -> tuple[str, str]:
+    day, hour = text.split(".")
+    return f"{day}.{hour}.0", f"{day}.{hour}.60"
 
 
-def _grid_2021(name: str, devices: tuple[float, ...]) -> Grid:
-    best = named()[f"{name}-maf2"].placement.method
-    sweeps = {
-        "devices": devices,
-        "rate_scale": _RATES_2021,
-        "cv_scale": _CVS_2021,
-        "slo": _SLOS_2021,
-    }
-    title = f"Figure 11: {name.upper()}@MAF2"
-    return Grid(f"{name}-maf2", (SR, CLOCKWORK_2021, best), sweeps, title)
+def _robust() -> Iterator[Experiment]:
+    base = _maf("robust", 2019, _sets()["s1"], 16, 2e-3)
+    for number, (train, test) in enumerate(HOURS, 1):
+        (start, end), (first, last) = _hour(test), _hour(train)
+        yield msgspec.structs.replace(
+            base,
+            name=f"robust-{number}",
+            about=f"section 6.4: S1, placed by hour {train} and tested on hour {test} of the trace",
+            traffic=msgspec.structs.replace(base.traffic, start=start, end=end),
+            training=Training(on="slice", start=first, end=last),
+        )
 
 
-@cache
-def grids() -> dict[str, Grid]:
-    """Return the figures by their experiment."""
-    cvs = (0.5, 1, 1.5, 2, 3, 4, 5, 6, 7, 8)
-    s2_slos = (0.75, 1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10)
-    found = [
-        Grid(
-            "ablation",
-            ABLATION_METHODS,
-            {"rate": (1, 8, 16, 24, 32, 64, 96, 128), "cv": cvs},
-            "Figure 14: ablation",
-        ),
-        Grid(
-            "large",
-            LARGE_METHODS,
-            {"rate": (0.5, 2, 4, 6, 8), "cv": (1, 2, 3, 4), "slo": (0.5, 1, 2, 4, 6, 8)},
-            "Figure 12: large models",
-        ),
-        Grid(
-            "fidelity",
-            (SR, "mp-search"),
-            {"slo": (0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10)},
-            "Simulator and testbed",
-        ),
-        Grid(
-            "ablation-same",
-            ABLATION_METHODS,
-            {
-                "rate": (1, 8, 16, 24, 32, 64, 96, 128),
-                "cv": cvs,
-                "devices": (8, 24, 40, 56, 72, 88, 104, 120, 136, 152, 168),
-                "slo": (1, *range(2, 25, 2)),
-                "models": (6, 12, 24, 36, 48, 60, 72, 84, 96),
-            },
-            "Section 6.5 trained on the test: 60 mixed models",
-        ),
-        Grid(
-            "ablation-same-bert",
-            ABLATION_METHODS,
-            {
-                "rate": (1, 8, 16, 24, 32, 48, 64, 80),
-                "cv": (0.5, 1, 2, 4, 6),
-                "devices": tuple(range(16, 97, 8)),
-                "slo": (1, 2, 4, 8, 12, 16),
-                "models": (3, 12, 18, 24, 30, 36, 42, 48),
-            },
-            "Section 6.5 trained on the test: 42 BERTs",
-        ),
-        _grid_2019("s1", (8, 16, 24, 32, 40, 48), _SLOS_2019),
-        _grid_2019("s2", (48, 56, 64, 72, 80, 96, 128), s2_slos),
-        _grid_2019("s3", (32, 40, 48, 54, 64, 72, 96), _SLOS_2019),
-        _grid_2021("s1", tuple(range(2, 17, 2))),
-        _grid_2021("s2", (16, 32, 40, 48, 56, 64)),
-    ]
-    return {grid.experiment: grid for grid in found}
+def _motivating(
+    name: str, about: str, models: tuple[ModelSettings, ...], memory: float, traffic: Traffic
+) -> Experiment:
+    return Experiment(
+        name=name,
+        about=f"section 3: {about}",
+        cluster=ClusterSettings(devices=2 if len(models) > 1 else 8, memory_gib=memory),
+        models=models,
+        traffic=traffic,
+        training=Training(on="same"),
+        placement=PlacementSettings(method="mp-search", mode="compat"),
+    )
 
 
-def points(grid: Grid) -> Iterator[Case]:
-    """Yield a figure's cases, those of one workload one after the other."""
-    base = named()[grid.experiment]
-    for sweep, values in grid.sweeps.items():
-        for x in values:
-            for method in grid.methods:
-                yield Case("simulate", SWEEPS[sweep](base, x), method, sweep, x)
+def _motivation() -> Iterator[Experiment]:
+    settings = (("even", (1.5, 1.5), 1.0), ("uneven", (0.6, 2.4), 1.0), ("bursty", (1.5, 1.5), 3.0))
+    for name, rates, cv in settings:
+        two = tuple(
+            ModelSettings(types=("bert-6.7b",), names=(f"model-{i}",), rate=rate)
+            for i, rate in enumerate(rates)
+        )
+        traffic = Traffic(cv=cv, duration_s=20000.0)
+        about = f"two models on two devices, {name} requests"
+        yield _motivating(f"fig2-{name}", about, two, 14.0, traffic)
+    eight = (ModelSettings(types=("bert-2.6b",), count=8),)
+    targeted = (ModelSettings(types=("bert-2.6b",), count=8, slo_scale=5.0),)
+    uniform = Traffic(rate=20.0, distribution="uniform", cv=3.0, duration_s=20000.0)
+    shorter = msgspec.structs.replace(uniform, duration_s=1000.0)
+    longer = msgspec.structs.replace(uniform, duration_s=100000.0)
+    quicker = msgspec.structs.replace(uniform, rate=30.0, duration_s=500.0)
+    yield _motivating("fig4", "latency by memory", eight, 13.0, uniform)
+    yield _motivating("fig5", "latency by rate", eight, 13.0, shorter)
+    yield _motivating("fig6", "latency by burstiness", eight, 13.0, longer)
+    yield _motivating("fig7", "attainment by latency target", targeted, 13.0, quicker)
 
 
-QUICK = ("ablation", "large", "fidelity", "s1-maf1")
-FULL = (*QUICK, "ablation-same", "ablation-same-bert", "s2-maf1", "s3-maf1")
+def _beyond(sets: dict[str, ModelSettings]) -> Iterator[Experiment]:
+    for name, devices in (("s1", 16), ("s2", 64), ("s3", 48)):
+        base = _maf(f"beyond-{name}", 2019, sets[name], devices, 2e-3)
+        settings = PlacementSettings(
+            method=base.placement.method, time_limit_s=IMPROVE_S, bound=True
+        )
+        about = f"beyond the original: {name.upper()}@MAF1, defects mended"
+        base = msgspec.structs.replace(base, about=about, placement=settings)
+        yield base
+        yield msgspec.structs.replace(
+            base,
+            name=f"{base.name}-deadline",
+            about=f"{about}, replicas chosen by deadline",
+            simulator=SimulatorSettings(dispatch="deadline"),
+        )
+    for name, training in (
+        ("drift", Training(on="same")),
+        ("drift-static", Training(on="slice", start="0.0.0", end="0.1.0")),
+    ):
+        base = _maf(name, 2019, sets["s1"], 16, 2e-3)
+        yield msgspec.structs.replace(
+            base,
+            about="beyond the original: S1 on four hours, "
+            + ("placed anew as it drifts" if name == "drift" else "placed by the first hour"),
+            traffic=msgspec.structs.replace(base.traffic, end="0.4.0"),
+            training=training,
+            placement=PlacementSettings(method="mp-search"),
+        )
 
-SUITES: dict[str, tuple[str, ...]] = {"quick": QUICK, "full": FULL}
-"""The figures of each suite."""
 
-
-def suite_cases(suite: str) -> list[Case]:
-    """Return all cases of a suite."""
-    return [case for name in SUITES[suite] for case in points(grids()[name])]
+IMPROVE_S = 20.0
+"""Time limit of local search in the report."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beta.cases import Folder
-from beta.claiming import MET, attainment, first_met, key_of, reference, swept
-from beta.experiments import grids
+from beta.claiming import MET, first_met, key_of, metric, reference, swept
 from beta.published import Key
+from beta.sweeps import BEYOND, DRIFT, grids
 from beta.tables import AXES, made_up
 from common.figure import method_style, save, style
 from common.page import Figure
@@ -34,13 +34,21 @@ LABELS = {
 
 def attainments(folder: Folder, records: Sequence[Record]) -> list[Figure]:
     """Draw every figure of which there are points; published points are hollow markers."""
-    return [_figure(folder, name, mine) for name, mine in swept(records).items()]
+    return [
+        _figure(folder, name, mine)
+        for name, mine in swept(records).items()
+        if any(len(values) > 1 for values in grids()[name].sweeps.values())
+        and name not in (*BEYOND, *DRIFT)
+    ]
 
 
 def _figure(folder: Folder, name: str, records: Sequence[Record]) -> Figure:
     from matplotlib.figure import Figure as Drawing
 
-    grid, at = grids()[name], {key_of(record): attainment(record) for record in records}
+    grid = grids()[name]
+    scale = 100.0 if grid.metric == "attainment" else 1.0
+    at = {key_of(record): scale * (metric(record, grid.metric) or 0.0) for record in records}
+    unit = "in time, %" if grid.metric == "attainment" else "mean latency, s"
     sweeps = [sweep for sweep in grid.sweeps if any(key.sweep == sweep for key in at)]
     with style():
         drawing = Drawing(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
@@ -49,10 +57,10 @@ def _figure(folder: Folder, name: str, records: Sequence[Record]) -> Figure:
             for number, method in enumerate(grid.methods):
                 _line(panel, number, Key(name, sweep, 0.0, method), at)
                 met = first_met(records, sweep, method)
-                if met is not None:
+                if met is not None and grid.metric == "attainment":
                     panel.axvline(met, ls=":", lw=0.8, color=method_style(number)["color"])
             panel.set_xlabel(AXES[sweep])
-        panels[0].set_ylabel("in time, %")
+        panels[0].set_ylabel(unit)
         handles, labels = panels[0].get_legend_handles_labels()
         drawing.legend(handles, labels, frameon=False, ncols=5, loc="outside upper center")
         save(drawing, folder.figure(name))
@@ -60,16 +68,18 @@ def _figure(folder: Folder, name: str, records: Sequence[Record]) -> Figure:
     return Figure(
         title=f"{grid.title}{made_up(records)}",
         svg=str(Path(f"{folder.figure(name)}.svg").relative_to(folder.out)),
-        alt=_words(grid.methods, sweeps, name, at),
-        note=f"Lines: ours. Hollow markers: {compared} points. Dotted: where {MET:.0%} is met.",
+        alt=f"{unit}: {_words(grid.methods, sweeps, name, at)}",
+        note=f"Lines: ours. Hollow markers: {compared} points. Dotted: where {MET:.0%} is met."
+        if any(key in reference(name) for key in at)
+        else "Lines: ours; the published points are not available as numbers.",
     )
 
 
-def _line(panel: Axes, number: int, point: Key, at: dict[Key, float | None]) -> None:
+def _line(panel: Axes, number: int, point: Key, at: dict[Key, float]) -> None:
     look, known = method_style(number), reference(point.experiment)
     like = (point.experiment, point.sweep, point.method)
     mine = sorted(
-        (key.x, 100 * (value or 0.0))
+        (key.x, value)
         for key, value in at.items()
         if (key.experiment, key.sweep, key.method) == like
     )
@@ -88,17 +98,15 @@ def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[fl
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
-def _words(
-    methods: Sequence[str], sweeps: Sequence[str], name: str, at: dict[Key, float | None]
-) -> str:
+def _words(methods: Sequence[str], sweeps: Sequence[str], name: str, at: dict[Key, float]) -> str:
     parts = list[str]()
     for sweep in sweeps:
         xs = sorted({key.x for key in at if key.sweep == sweep})
         for method in methods:
             ends = [at.get(Key(name, sweep, x, method)) for x in (xs[0], xs[-1])]
             if None not in ends:
-                low, high = (100 * (end or 0.0) for end in ends)
+                low, high = (end or 0.0 for end in ends)
                 parts.append(
-                    f"{method} {low:.1f} to {high:.1f} over {AXES[sweep]} {xs[0]:g} to {xs[-1]:g}"
+                    f"{method} {low:.3g} to {high:.3g} over {AXES[sweep]} {xs[0]:g} to {xs[-1]:g}"
                 )
-    return "Percent in time: " + "; ".join(parts)
+    return "; ".join(parts)

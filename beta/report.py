@@ -7,7 +7,7 @@ from rich.console import Console
 from beta import figures, tables
 from beta.cases import ARTIFACT, OWN, Folder
 from beta.claiming import comparisons, load_claims
-from beta.experiments import SUITES
+from beta.sweeps import SUITES
 from common.claims import Verdict, all_hold, check
 from common.claims import table as claims_table
 from common.errors import InputError
@@ -31,8 +31,11 @@ NOTES = (
 )
 
 
-def write_report(folder: Folder, suite: str | None) -> bool:
-    """Print the claims, write section, figures and page; say whether every claim holds."""
+def write_report(folder: Folder, suite: str | None, only: Sequence[str] = ()) -> bool:
+    """Print the claims, write section, figures and page; say whether every claim holds.
+
+    `only`: the experiments whose claims count, where not a whole suite was done.
+    """
     suites = [suite] if suite else [*SUITES, OWN]
     records = {name: latest(folder.records(name).read()) for name in suites}
     records = {name: found for name, found in records.items() if found}
@@ -40,7 +43,7 @@ def write_report(folder: Folder, suite: str | None) -> bool:
         raise InputError(
             f"{folder.home}: no records of {suite or 'any suite'}; run 'beta quick' first"
         )
-    claims = load_claims()
+    claims = [claim for claim in load_claims() if not only or claim.experiment in only]
     verdicts = [
         verdict
         for name, found in records.items()
@@ -70,6 +73,8 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         tables.agreement(records),
         tables.meeting(records),
         tables.fidelity(records),
+        tables.beyond(records),
+        tables.drift(records),
         *tables.figures(records),
         tables.speed(records),
     )

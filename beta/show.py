@@ -7,8 +7,9 @@ from rich.table import Table
 
 from beta.cases import OWN, Folder
 from beta.claiming import load_claims
-from beta.experiments import SUITES, grids, named
+from beta.experiments import named
 from beta.plan.plans import Plan, PlannedGroup
+from beta.sweeps import SUITES, grids
 from common.record import latest
 
 

@@ -1,11 +1,14 @@
 """Spread independent work over this machine's cores; results come as they are ready."""
 
+import importlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from common.errors import InputError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -40,6 +43,26 @@ def spread(
         if not finished:
             _end(pool)
         pool.shutdown(wait=finished, cancel_futures=True)
+
+
+def spread_on_ray(
+    work: Callable[[Task], Result], tasks: Sequence[Task], address: str
+) -> Iterator[tuple[Task, Result]]:
+    """Yield each task with its result, done on a Ray cluster that has this package installed."""
+    ray: Any = importlib.import_module("ray")
+    try:
+        ray.init(None if address == "local" else address, log_to_driver=False)
+    except ConnectionError as error:
+        raise InputError(f"ray={address}: no cluster answers: {error}") from error
+    try:
+        remote = ray.remote(num_cpus=1)(work)
+        waiting = {remote.remote(task): task for task in tasks}
+        while waiting:
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            for reference in done:
+                yield waiting.pop(reference), ray.get(reference)
+    finally:
+        ray.shutdown()
 
 
 def _ignore_interrupts() -> None:

@@ -144,14 +144,19 @@ class PlacementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     switches: dict[str, bool] = {}
     time_limit_s: float = 30.0
     """Of integer programs and of mp-improve."""
+    load_gib_s: float = 8.0
+    """How fast a device loads weights when mp-replan changes models (assumed)."""
+    bound: bool = False
+    """Whether points of figures also tell the bound that no placement passes."""
 
     def __post_init__(self) -> None:
         """Refuse unknown switches."""
         resolve(self.mode, self.switches)
-        if not self.time_limit_s > 0:
-            raise InputError(
-                f"placement.time_limit_s is {self.time_limit_s}, expected a positive number"
-            )
+        for field in ("time_limit_s", "load_gib_s"):
+            if not getattr(self, field) > 0:
+                raise InputError(
+                    f"placement.{field} is {getattr(self, field)}, expected a positive number"
+                )
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

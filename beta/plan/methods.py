@@ -9,6 +9,7 @@ from beta.plan.beam import replicated_by_beam
 from beta.plan.improve import improve
 from beta.plan.placement import Timetable
 from beta.plan.problem import Problem, Scored
+from beta.plan.replan import replan
 from beta.plan.search import search, search_separated
 from common.errors import InputError
 
@@ -29,6 +30,9 @@ METHODS: dict[str, Method] = {
     ),
     "mp-improve": Method(
         "mp-search-sep, then local search within the time limit", improve, limited=True
+    ),
+    "mp-replan": Method(
+        "mp-search anew every N seconds by the last N, swaps paid for", replan, ("SECONDS",)
     ),
     "mp-search": Method("AlpaServe without separation", search),
     "mp-greedy": Method("pipelines of N devices, filled greedily", baselines.fixed_groups, ("N",)),

@@ -3,6 +3,8 @@
 AlpaServe §4.2: a group is `op * pp` devices; every one of its models runs on all of them.
 """
 
+import math
+
 import msgspec
 
 from beta.inputs.cluster import GIB, Cluster
@@ -63,6 +65,8 @@ class Timetable(msgspec.Struct, frozen=True):
 
     start_s: tuple[float, ...]
     placements: tuple[Placement, ...]
+    load_bytes_s: float = math.inf
+    """How fast a device loads the weights that it lacks at a change; infinite: swaps are free."""
 
 
 def empty(configs: tuple[Config, ...]) -> Placement:

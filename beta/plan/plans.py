@@ -4,6 +4,7 @@
 its models with their latency targets.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     periods: tuple[Period, ...]
     attainment: float
     """On the training workload."""
+    load_gib_s: float | None = None
+    """How fast devices load weights at a change of periods; None: at no cost."""
 
 
 def read(path: Path) -> Plan:
@@ -114,4 +117,5 @@ def timetable_of(plan: Plan, models: tuple[Model, ...]) -> Timetable:
         )
         for p in plan.periods
     ]
-    return Timetable(tuple(period.start_s for period in plan.periods), tuple(placements))
+    load = math.inf if plan.load_gib_s is None else plan.load_gib_s * GIB
+    return Timetable(tuple(period.start_s for period in plan.periods), tuple(placements), load)

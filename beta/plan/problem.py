@@ -23,6 +23,8 @@ class Problem(NamedTuple):
     cluster: Cluster
     train: Workload
     switches: Switches = Switches()
+    load_bytes_s: float = np.inf
+    """How fast a device loads weights; only re-planning counts it."""
 
     def part(self, models: tuple[int, ...], devices: int) -> "Problem":
         """Return the question for some models on some devices.

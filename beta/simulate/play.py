@@ -1,5 +1,7 @@
 """Play a placement on a workload as an experiment says: which simulator, which dispatch."""
 
+import math
+
 from beta.inputs.model import Model
 from beta.inputs.playing import SimulatorSettings
 from beta.inputs.workload import Workload
@@ -34,5 +36,9 @@ def play(
     if len(timetable.placements) == 1:
         return fast.simulate(workload, placement, tables, dispatch=settings.dispatch)
     return simulate_timetable(
-        workload, timetable, tables, fresh=switches.fresh_windows, dispatch=settings.dispatch
+        workload,
+        timetable,
+        tables,
+        fresh=switches.fresh_windows and timetable.load_bytes_s == math.inf,
+        dispatch=settings.dispatch,
     )

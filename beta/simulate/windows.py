@@ -1,9 +1,10 @@
-"""Clockwork++: placements that take turns at no cost (AlpaServe §6.2's strengthened baseline)."""
+"""Placements that take turns: Clockwork++ (AlpaServe §6.2's strengthened baseline), re-planning."""
 
 import numpy as np
 
 from beta.arrays import Floats
 from beta.inputs.playing import Dispatch
+from beta.inputs.profile import Config
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement, Timetable
 from beta.simulate.fast import Outcome, simulate
@@ -39,16 +40,23 @@ def simulate_timetable(
     fresh: bool = False,
     dispatch: Dispatch = "first_free",
 ) -> Outcome:
-    """Return what becomes of every request; swapping models is free.
+    """Return what becomes of every request.
 
     Groups take the devices in order. A device stays busy with what it runs when placements
-    change; with `fresh` (the original) it forgets that work.
+    change; with `fresh` (the original) it forgets that work. Then it loads the weights it lacks,
+    if the timetable says how fast.
     """
     parts, busy = list[Outcome](), np.zeros(0)
+    before: Placement | None = None
     runs = segments(workload, timetable, fresh=fresh)
     ends = [first for first, _ in runs[1:]] + [len(workload)]
     for (first, number), end in zip(runs, ends, strict=True):
         placement = timetable.placements[number]
+        if before is not None:
+            loads = _loads_s(before, placement, tables, timetable.load_bytes_s)
+            busy = np.append(busy, np.zeros(len(loads) - len(busy)))
+            busy = np.maximum(busy, np.where(loads > 0, timetable.start_s[number], 0)) + loads
+        before = placement
         clock = _clock_of(placement, np.zeros(0) if fresh else busy, tables.latency.shape[2])
         piece = workload[first:end]
         parts.append(simulate(piece, placement, tables, dispatch=dispatch, clock=clock))
@@ -67,6 +75,27 @@ def _clock_of(placement: Placement, busy: Floats, most: int) -> Floats:
             clock[g, k] = busy[device : device + group.config.op].max()
             device += group.config.op
     return clock
+
+
+def _loads_s(before: Placement, after: Placement, tables: Tables, bytes_s: float) -> Floats:
+    """Return how long each device loads at a change; a group keeps what it had where it stands."""
+    number = {config: c for c, config in enumerate(tables.configs)}
+    held = dict(_standing(before))
+    seconds = np.zeros(max(before.devices, after.devices))
+    for (first, config), models in _standing(after):
+        new = [m for m in models if m not in held.get((first, config), ())]
+        lacking = float(sum(tables.weight[m, number[config]] for m in new))
+        seconds[first : first + config.devices] = lacking / bytes_s
+    return seconds
+
+
+def _standing(placement: Placement) -> list[tuple[tuple[int, Config], tuple[int, ...]]]:
+    """Return each group's first device and config, and its models."""
+    found, device = list[tuple[tuple[int, Config], tuple[int, ...]]](), 0
+    for group in placement.groups:
+        found.append(((device, group.config), group.models))
+        device += group.config.devices
+    return found
 
 
 def _busy_of(placement: Placement, clock: Floats) -> Floats:

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from beta.inputs.cluster import GIB, Cluster
 from beta.inputs.model import MIX, models_of
-from beta.inputs.profile import read_profiles
-from beta.inputs.workload import gamma_workload
+from beta.inputs.profile import SINGLE, Config, read_profiles
+from beta.inputs.workload import Workload, gamma_workload
 from beta.plan.baselines import selective_replication
 from beta.plan.bound import fluid_work, least_work_s, upper_bound
 from beta.plan.improve import local_search
-from beta.plan.placement import verify
+from beta.plan.placement import Group, Placement, Timetable, verify
 from beta.plan.problem import Problem
+from beta.plan.replan import aligned, replan
 from beta.plan.search import search
+from beta.simulate.windows import simulate_timetable
 
 PROFILES = read_profiles()
 JOB = st.tuples(st.floats(0, 10), st.floats(0.1, 5), st.floats(0.1, 4))
@@ -92,3 +94,32 @@ def test_local_search_never_does_worse_and_stays_within_memory(problem: Problem)
     verify(found.placement, problem.models, problem.cluster)
     again = local_search(problem, start, time_limit_s=30, steps=12)
     assert found.placement == again.placement
+
+
+def test_windows_are_placed_by_the_one_before_and_swaps_are_paid_for():
+    models = models_of(["bert-6.7b"] * 2, PROFILES, rates=[2, 2], cv=1, slo_scale=5)
+    first, second = (gamma_workload(models, duration=40, seed=seed) for seed in (1, 2))
+    arrival = np.concatenate(
+        [first.arrival[first.model == 0], 40 + second.arrival[second.model == 1]]
+    )
+    model = np.repeat([0, 1], [int((first.model == 0).sum()), int((second.model == 1).sum())])
+    train = Workload(arrival, model.astype(np.int32))
+    problem = Problem(models, Cluster(devices=1), train, load_bytes_s=2.0**30)
+    found = replan(problem, 20)
+    assert [p.groups[0].models for p in found.placements] == [(0,), (1,)]
+    assert found.start_s[1] > 40 + 15  # after the window that showed the drift
+    tables = problem.tables((SINGLE,))
+    paid = simulate_timetable(train, found, tables)
+    free = simulate_timetable(train, Timetable(found.start_s, found.placements), tables)
+    lost = (train.arrival >= found.start_s[1]) & (train.arrival < found.start_s[1] + 12)
+    assert not paid.good[lost].any()
+    assert free.good[lost].any()
+
+
+def test_groups_stay_where_their_weights_are():
+    models = models_of(["bert-1.3b"] * 4, PROFILES, rates=[1] * 4, cv=1, slo_scale=5)
+    before = Placement((Group(SINGLE, (0, 1)), Group(SINGLE, (2, 3))))
+    after = Placement((Group(SINGLE, (1, 2, 3)), Group(SINGLE, (0, 1))))
+    assert aligned(before, after, models).groups == (after.groups[1], after.groups[0])
+    other = Placement((Group(Config(1, 2), (0, 1, 2, 3)),))
+    assert aligned(before, other, models) == other

@@ -59,7 +59,8 @@ def test_a_users_own_file_is_placed_and_played(tmp_path: Path):
         (("inputs", "small", "--set", "cluster.devices=0"), "must be positive"),
         (("simulate", "small", "--plan", "nowhere.json"), "nowhere.json"),
         (("run", "small"), "not in this version"),
-        (("quick", "--set", "a=1"), "fixed suite"),
+        (("quick", "--set", "a=1"), "unknown field"),
+        (("quick", "--set", "figures=fig99"), "no figure fig99"),
         (("report",), "no records"),
     ],
 )

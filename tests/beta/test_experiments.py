@@ -9,9 +9,10 @@ import pytest
 from beta import published
 from beta.answer import answer
 from beta.claiming import comparisons, load_claims
-from beta.experiments import SUITES, SWEEPS, Case, grids, named, points, suite_cases
+from beta.experiments import named
 from beta.inputs.load import load
 from beta.spread import spread
+from beta.sweeps import SUITES, SWEEPS, Case, grids, points, suite_cases
 from common.errors import InputError
 from common.record import Metric, Record
 
