@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -48,11 +49,15 @@ def spread(
 def spread_on_ray(
     work: Callable[[Task], Result], tasks: Sequence[Task], address: str
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield each task with its result, done on a Ray cluster that has this package installed."""
-    ray: Any = importlib.import_module("ray")
+    """Yield each task with its result, done on a Ray cluster that has this package installed.
+
+    `address` is "local" (started here), "auto", host:port or ray://host:port.
+    """
     try:
+        ray: Any = importlib.import_module("ray")
+        _reach(address)
         ray.init(None if address == "local" else address, log_to_driver=False)
-    except ConnectionError as error:
+    except (ImportError, OSError, ValueError) as error:
         raise InputError(f"ray={address}: no cluster answers: {error}") from error
     try:
         remote = ray.remote(num_cpus=1)(work)
@@ -63,6 +68,13 @@ def spread_on_ray(
                 yield waiting.pop(reference), ray.get(reference)
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError if nothing listens at host:port; Ray itself would end this process."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def _ignore_interrupts() -> None:
