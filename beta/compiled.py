@@ -1,0 +1,55 @@
+"""`compiled`: numba's njit with a cache that knows all of the kernels' sources.
+
+numba looks at the modification time of the file a function stands in, not at what the function
+calls elsewhere; a kernel would survive a change of its callee in another file. So the cache lies
+in a folder named by a digest of every source that may hold a kernel.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+from numba.core import config
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _sources_digest() -> str:
+    digest = sha256()
+    package = Path(__file__).parent
+    for path in sorted([*package.glob("simulate/*.py"), *package.glob("plan/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    """Return a folder that can be written: NUMBA_CACHE_DIR, the user's cache, or a temporary."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    wishes = [os.environ.get("NUMBA_CACHE_DIR"), f"{home}/quintet"]
+    for wish in filter(None, wishes):
+        folder = Path(wish) / f"beta-{_sources_digest()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.gettempdir()) / f"quintet-{os.getuid()}" / f"beta-{_sources_digest()}"
+
+
+_FOLDER = str(_cache_folder())
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function on its first call; releases the interpreter lock; cached on disk."""
+    # numba fills this module with its settings as it starts, unseen by a type checker.
+    before: object = vars(config)["CACHE_DIR"]
+    config.CACHE_DIR = _FOLDER  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        return cast(Function, numba.njit(cache=True, nogil=True)(function))
+    finally:
+        config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,119 @@
+"""Readers of Azure's public traces, exactly as published; memory holds the asked slice only.
+
+2019: files `invocations_per_function_md.anon.d01.csv` .. `d14.csv`, one line per function with its
+invocations in minutes 1..1440 (Shahrad et al., ATC '20). 2021: one text file `app,func,
+end_timestamp,duration` (Zhang et al., SOSP '21). github.com/Azure/AzurePublicDataset.
+"""
+
+import csv
+import logging
+from array import array
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from beta.inputs.replay import Counts, Stamps
+from common.errors import InputError
+
+DAY_MINUTES = 1440
+DAYS = 14
+_2019 = "invocations_per_function_md.anon.d{:02d}.csv"
+_LINES_SHOWN = 500_000
+_log = logging.getLogger(__name__)
+
+
+def minutes_of(text: str) -> int:
+    """Return the minutes of "day.hour.minute", day 0 first; "13.23.60" is the end of day 13."""
+    try:
+        day, hour, minute = (int(part) for part in text.split("."))
+    except ValueError as error:
+        raise InputError(f"time {text!r}: expected day.hour.minute, like 13.23.60") from error
+    if not (0 <= day < DAYS and 0 <= hour < 24 and 0 <= minute <= 60):
+        raise InputError(f"time {text!r}: day 0..13, hour 0..23, minute 0..60")
+    return day * DAY_MINUTES + hour * 60 + minute
+
+
+def _slice(start: str, end: str) -> tuple[int, int]:
+    first, last = minutes_of(start), minutes_of(end)
+    if first >= last:
+        raise InputError(f"slice from {start} to {end} is empty")
+    return first, last
+
+
+def read_2019(folder: Path, start: str, end: str) -> Counts:
+    """Return the counts of [start, end), functions in order of first appearance.
+
+    A function is known by its HashFunction; lines of one name on one day are added up. Days before
+    the slice are read for their names' order only; later days cannot change what is asked.
+    """
+    first, last = _slice(start, end)
+    row_of: dict[str, int] = {}
+    rows: list[np.ndarray] = []
+    for day in range((last - 1) // DAY_MINUTES + 1):
+        low, high = (min(max(edge - day * DAY_MINUTES, 0), DAY_MINUTES) for edge in (first, last))
+        at = day * DAY_MINUTES + low - first
+        for name, cells in _lines_2019(folder / _2019.format(day + 1), low, high):
+            row = row_of.setdefault(name, len(row_of))
+            if row == len(rows):
+                rows.append(np.zeros(0, np.int32))
+            if any(cells):
+                if not len(rows[row]):
+                    rows[row] = np.zeros(last - first, np.int32)
+                rows[row][at : at + high - low] += np.array(cells, np.int32)
+        _log.info("day %d of the 2019 trace read, %d functions so far", day + 1, len(rows))
+    active = [row for row in rows if len(row)]
+    if not active:
+        raise InputError(f"{folder}: no invocation between {start} and {end}")
+    return Counts(np.stack(active).astype(np.int64))
+
+
+def _lines_2019(path: Path, low: int, high: int):
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the folder must hold the files as Azure has them")
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        if header[2:3] != ["HashFunction"] or len(header) != DAY_MINUTES + 4:
+            raise InputError(f"{path}: expected HashOwner,HashApp,HashFunction,Trigger,1..1440")
+        for line in reader:
+            try:
+                yield line[2], [int(cell) for cell in line[4 + low : 4 + high]]
+            except (IndexError, ValueError) as error:
+                raise InputError(f"{path}: line {reader.line_num}: {error}") from error
+
+
+def read_2021(path: Path, start: str, end: str) -> Stamps:
+    """Return the arrivals (end minus duration) of [start, end), seconds since `start`.
+
+    Functions in order of first appearance in the whole file.
+    """
+    first, last = (edge * 60.0 for edge in _slice(start, end))
+    arrivals: dict[str, array[float]] = {}
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected the 2021 trace as Azure has it")
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        if header[:4] != ["app", "func", "end_timestamp", "duration"]:
+            raise InputError(f"{path}: expected columns app,func,end_timestamp,duration")
+        while lines := list(islice(reader, _LINES_SHOWN)):
+            for line in lines:
+                _note_2021(path, line, arrivals, first, last)
+            _log.info("%d lines of the 2021 trace read", reader.line_num - 1)
+    stamps = tuple(np.sort(np.array(times, dtype=np.float64)) for times in arrivals.values())
+    if not any(map(len, stamps)):
+        raise InputError(f"{path}: no invocation between {start} and {end}")
+    return Stamps(stamps, last - first)
+
+
+def _note_2021(
+    path: Path, line: list[str], arrivals: dict[str, "array[float]"], first: float, last: float
+) -> None:
+    try:
+        arrival = float(line[2]) - float(line[3])
+    except (IndexError, ValueError) as error:
+        raise InputError(f"{path}: line {line} not understood: {error}") from error
+    times = arrivals.setdefault(line[1], array("d"))
+    if first <= arrival < last:
+        times.append(arrival - first)

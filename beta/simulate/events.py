@@ -1,0 +1,181 @@
+"""The event simulator: a request's way through controller, group and stages, with their delays.
+
+It predicts the real system more closely than the fast simulator: the controller knows only how
+many requests each group has outstanding, and overheads come before the stages. AlpaServe §5, §6.1.
+"""
+
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+import numpy as np
+
+from beta.arrays import Bools, Floats, Indices, Ints
+from beta.compiled import compiled
+from beta.inputs.model import Model
+from beta.inputs.playing import Delays
+from beta.inputs.workload import Workload
+from beta.plan.placement import Placement
+from beta.simulate.fast import NOBODY, Outcome
+from beta.simulate.tables import layout_of, tables_of
+
+AT_CONTROLLER, AT_GROUP, AT_STAGE = 0, 1, 2
+DRAWS = 2048
+
+
+class _System(NamedTuple):
+    """What events read and write."""
+
+    arrival: Floats
+    model: Indices
+    slo: Floats
+    config: Ints
+    first: Ints
+    groups: Ints
+    stages: Ints
+    latency: Floats
+    """Raw stage latencies: (models, configs, stages)."""
+    delay: Floats
+    """Delays drawn before: (kind, DRAWS), used round and round."""
+    margin: float
+    predicted: Floats
+    """When admission thinks that each stage gets free: (groups, stages)."""
+    busy: Floats
+    """When each stage really gets free."""
+    outstanding: Ints
+    stage: Ints
+    """The stage at which each request is."""
+    finish: Floats
+    good: Bools
+    group_of: Indices
+
+
+@compiled
+def _dispatch(s: _System, request: int) -> int:
+    """Return the model's group with the fewest outstanding requests, the first of equal ones."""
+    m, best = s.model[request], NOBODY
+    if m < 0:
+        return best
+    for j in range(s.first[m], s.first[m + 1]):
+        if best == NOBODY or s.outstanding[s.groups[j]] < s.outstanding[best]:
+            best = s.groups[j]
+    return best
+
+
+@compiled
+def _admit(s: _System, now: float, request: int) -> bool:
+    """Say whether the predicted answer is in time, and if so book its stages."""
+    g, m = s.group_of[request], s.model[request]
+    c, end = s.config[g], now
+    for k in range(s.stages[c]):
+        end = max(s.predicted[g, k], end) + s.latency[m, c, k]
+    if end + s.margin > s.arrival[request] + s.slo[request]:
+        return False
+    end = now
+    for k in range(s.stages[c]):
+        end = max(s.predicted[g, k], end) + s.latency[m, c, k]
+        s.predicted[g, k] = end
+    return True
+
+
+@compiled
+def _run_stage(s: _System, now: float, request: int) -> float:
+    """Start the request's next stage as soon as it is free; return when that ends."""
+    g, m, k = s.group_of[request], s.model[request], s.stage[request]
+    s.busy[g, k] = max(s.busy[g, k], now) + s.latency[m, s.config[g], k]
+    s.stage[request] += 1
+    return float(s.busy[g, k])
+
+
+@compiled
+def _answer(s: _System, now: float, request: int) -> None:
+    s.finish[request] = now
+    s.good[request] = now - s.arrival[request] <= s.slo[request]
+    s.outstanding[s.group_of[request]] -= 1
+
+
+@compiled
+def play(s: _System) -> None:
+    """Handle all events in order of time; equal times in the order in which they were made."""
+    drawn = np.zeros(3, np.int64)
+    events = [
+        (s.arrival[i] + s.delay[0, i % DRAWS], i, AT_CONTROLLER, i) for i in range(len(s.arrival))
+    ]
+    events.sort()
+    made = len(events)
+    while events:
+        now, _, kind, request = heappop(events)
+        following, when = kind + 1, now
+        if kind == AT_CONTROLLER:
+            group = _dispatch(s, request)
+            s.group_of[request], s.finish[request] = group, now
+            if group == NOBODY:
+                continue
+            s.outstanding[group] += 1
+            when += s.delay[1, drawn[1] % DRAWS]
+            drawn[1] += 1
+        elif kind == AT_GROUP:
+            if not _admit(s, now, request):
+                s.finish[request] = now
+                s.outstanding[s.group_of[request]] -= 1
+                continue
+            when += s.delay[2, drawn[2] % DRAWS]
+            drawn[2] += 1
+        elif s.stage[request] < s.stages[s.config[s.group_of[request]]]:
+            following, when = AT_STAGE, _run_stage(s, now, request)
+        else:
+            _answer(s, now, request)
+            continue
+        heappush(events, (when, made, following, request))
+        made += 1
+
+
+def simulate(
+    workload: Workload,
+    placement: Placement,
+    models: tuple[Model, ...],
+    *,
+    slo: Floats | None = None,
+    delays: Delays | None = None,
+    seed: int = 0,
+) -> Outcome:
+    """Return what becomes of every request; a refused one finishes when it is refused.
+
+    `slo` are seconds per request (default: each model's). Delays are drawn from `seed`.
+    """
+    delays = delays or Delays()
+    tables = tables_of(models, placement.configs())
+    layout, n, groups = layout_of(placement, tables), len(workload), len(placement.groups)
+    means = np.array([[delays.http_s], [delays.dispatch_s], [delays.backend_s]])
+    noise = np.random.default_rng(seed).normal(0, delays.deviation_s, (3, DRAWS))
+    slos = np.array([*(model.slo_s for model in models), 0.0])[workload.model]
+    outcome = Outcome(np.empty(n), np.zeros(n, np.bool_), np.full(n, NOBODY, np.int32))
+    most = tables.latency.shape[2]
+    play(
+        _System(
+            workload.arrival,
+            workload.model,
+            slos if slo is None else slo,
+            *layout,
+            tables.stages,
+            _raw(models, placement, most),
+            np.abs(means + noise),
+            delays.margin_s,
+            np.zeros((groups, most)),
+            np.zeros((groups, most)),
+            np.zeros(groups, np.int64),
+            np.zeros(n, np.int64),
+            *outcome,
+        )
+    )
+    return outcome
+
+
+def _raw(models: tuple[Model, ...], placement: Placement, most: int) -> Floats:
+    configs = placement.configs()
+    latency = np.full((len(models), len(configs), most), np.inf)
+    for m, model in enumerate(models):
+        for c, config in enumerate(configs):
+            record = model.profile.records.get(config)
+            if record is not None and 1 in record.stage_s:
+                latency[m, c, : config.pp] = record.stage_s[1]
+    return latency

@@ -1,0 +1,81 @@
+"""The command line as a user calls it, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beta.inputs.experiment import Experiment
+from common.case import resolve
+
+ROOT = Path(__file__).parents[2]
+
+
+def beta(*words: str, cwd: Path, timeout: float = 110) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    return subprocess.run(
+        [sys.executable, "-m", "beta", *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_a_users_own_file_is_placed_and_played(tmp_path: Path):
+    toml = beta("inputs", "small", cwd=tmp_path)
+    assert toml.returncode == 0, toml.stderr
+    (tmp_path / "my.toml").write_text(toml.stdout.replace('"small"', '"mine"', 1))
+    done = beta("plan", "my.toml", "--method", "mp-greedy-4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "results/beta/plans/mine.mp-greedy-4.json"
+    plan = json.loads(file.read_text())
+    assert {group["pp"] for group in plan["periods"][0]["groups"]} == {4}
+    played = beta("simulate", "my.toml", "--plan", str(file), cwd=tmp_path)
+    assert played.returncode == 0, played.stderr
+    lines = (tmp_path / "results/beta/own.jsonl").read_text().splitlines()
+    placed, simulated = (json.loads(line) for line in lines)
+    assert (placed["origin"], simulated["origin"]) == ("planned", "simulated")
+    assert simulated["case"]["method"] == "mp-greedy-4"
+    values = {metric["name"]: metric["value"] for metric in simulated["metrics"]}
+    assert 0.5 < values["attainment"] <= 1
+    report = beta("report", "own", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("plan", "small", "--method", "best"), "no method 'best'"),
+        (("plan", "small", "--method", "mp-greedy-3"), "do not divide 8 devices"),
+        (("plan", "small", "--set", 'models.0.types=["gpt"]'), "no profile of gpt"),
+        (("plan", "small", "--set", "placement.mode=loose"), "placement.mode"),
+        (("plan", "small", "--set", "traffic.source=requests"), "needs traffic.path"),
+        (("inputs", "small", "--set", "cluster.devices=0"), "must be positive"),
+        (("simulate", "small", "--plan", "nowhere.json"), "nowhere.json"),
+        (("run", "small"), "not in this version"),
+        (("quick", "--set", "a=1"), "unknown field"),
+        (("quick", "--set", "figures=fig99"), "no figure fig99"),
+        (("quick", "--set", "figures=large", "--set", "ray=127.0.0.1:1"), "ray=127.0.0.1:1"),
+        (("report",), "no records"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(words: tuple[str, ...], message: str, tmp_path: Path):
+    done = beta(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("name", ["small", "ablation", "s1-maf1", "s3-maf2", "large"])
+def test_every_named_experiment_reads_back_from_its_toml(name: str, tmp_path: Path):
+    from beta.experiments import named
+    from common.case import to_toml
+
+    (tmp_path / "e.toml").write_text(to_toml(named()[name]))
+    assert resolve(str(tmp_path / "e.toml"), {}, Experiment) == named()[name]

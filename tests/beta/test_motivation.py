@@ -1,0 +1,57 @@
+"""Section 3's figures against the original's code, run again for them."""
+
+import csv
+
+import pytest
+
+from beta.answer import answer
+from beta.sweeps import Case, grids, points
+from tests.beta.golden_inputs import GOLDEN
+
+FIGURES = {
+    "fig2_case1": "fig2-even",
+    "fig2_case2": "fig2-uneven",
+    "fig2_case3": "fig2-bursty",
+    "fig4_case2_mp": "fig4",
+    "fig4_case2_sr": "fig4",
+    "fig5_rate": "fig5",
+    "fig6_cv": "fig6",
+    "fig7a_slo": "fig7",
+}
+
+
+def golden() -> dict[tuple[str, float, str], tuple[float, float]]:
+    found = {}
+    for row in csv.DictReader((GOLDEN / "motivation_points.csv").read_text().splitlines()):
+        if row["figure"] in FIGURES:
+            x = round(float(row["x"] or 2), 4)
+            key = (FIGURES[row["figure"]], x, row["policy"])
+            found[key] = (float(row["slo_attainment"]), float(row["latency_mean_s"]))
+    return found
+
+
+def wrong(cases: list[Case]) -> list[Case]:
+    expect, found = golden(), []
+    for case in cases:
+        key = (case.experiment.name, round(case.x, 4), case.method)
+        if key in expect:
+            values = {m.name: m.value for m in answer(case.experiment, case.method)}
+            mine = values["attainment"], values["latency.with_refused"]
+            if mine != pytest.approx(expect[key], abs=1.1e-5):
+                found.append(case)
+    return found
+
+
+def cases(name: str) -> list[Case]:
+    return list(points(grids()[name]))
+
+
+@pytest.mark.parametrize("name", ["fig2-even", "fig2-uneven", "fig2-bursty", "fig5", "fig7"])
+def test_points_equal_the_originals(name: str):
+    assert wrong(cases(name)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fig4", "fig6"])
+def test_longer_points_equal_the_originals(name: str):
+    assert wrong(cases(name)) == []
