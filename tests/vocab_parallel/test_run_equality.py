@@ -42,7 +42,7 @@ def assert_equal(ours: Outcome, theirs: Trained) -> None:
 
 
 SIZES = [(p, m, tied) for p in (2, 4) for m in (1, 4, 8) for tied in (False, True)]
-USUAL = [(2, 1, True), (4, 4, True), (4, 8, False)]
+USUAL = [(2, 1, False), (4, 4, True)]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from common.errors import InputError
 from vocab_parallel.inputs.experiment import Training
 from vocab_parallel.plan.plans import Plan, check
+from vocab_parallel.run.data import load_tokens
 from vocab_parallel.run.member import join, leave
 from vocab_parallel.run.ranks import check_machine, run_ranks
 from vocab_parallel.run.settings import Backend, Job, RankFigures, RunResult
@@ -44,6 +45,7 @@ def launch(
     check(plan)
     job = Job(plan, training, seed, backend)
     _check_world(job, world_size)
+    load_tokens(training.tokens, plan.model)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         measures = _as_rank(job, on_step)
     else:
@@ -98,6 +100,7 @@ def _summary(job: Job, measures: list[Measures]) -> RunResult:
         gradient_norms=tuple(step.gradient_norm for step in steps),
         iteration_s=tuple(step.iteration_s for step in steps),
         evaluation=measures[0].evaluation,
+        numerics=measures[0].numerics,
         ranks=tuple(_figures(rank) for rank in measures),
     )
 

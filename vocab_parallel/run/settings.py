@@ -56,6 +56,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """Of the slowest rank; the first step warms up."""
     evaluation: float | None
     """Mean loss of a batch not trained on, after the last step."""
+    numerics: dict[str, float] = {}
+    """Errors of the sharded output layer on these ranks against one process (`run/selfcheck`)."""
     ranks: tuple[RankFigures, ...]
 
     @property

@@ -20,6 +20,7 @@ from vocab_parallel.run.input import InputShard
 from vocab_parallel.run.links import Groups
 from vocab_parallel.run.model import Stage
 from vocab_parallel.run.output import IGNORED, Algorithm, Rules, Shard
+from vocab_parallel.run.selfcheck import check_output
 from vocab_parallel.run.settings import Job
 from vocab_parallel.run.weights import EMBEDDING, OUTPUT, Store, Weight
 
@@ -47,6 +48,7 @@ class Measures(NamedTuple):
     steps: list[Step]
     evaluation: float | None
     peak_bytes: int | None
+    numerics: dict[str, float]
 
 
 class Trainer:
@@ -61,7 +63,7 @@ class Trainer:
         self.ids = load_tokens(training.tokens, job.plan.model)
         self.clock = Clock(device)
         self.optimizer = make_optimizer(self.store, job)
-        rules = Rules(algorithm(job), training.label_smoothing, training.block)
+        self.rules = rules = Rules(algorithm(job), training.label_smoothing, training.block)
         schedule = self.plan.schedule
         self.executor = Executor(schedule, self.groups, self.held, rules, self.clock)
         self.evaluator = Executor(
@@ -97,6 +99,11 @@ class Trainer:
     def evaluate(self) -> float:
         """Return the mean loss of a batch that is not trained on; forward passes only."""
         return self._total(self.evaluator.iterate(self.batches(EVALUATION_STEP)))
+
+    def check_output(self) -> dict[str, float]:
+        """Return the errors of the sharded output layer on these ranks, by what was compared."""
+        vocabulary = self.plan.model.vocabulary
+        return check_output(self.groups, vocabulary, self.rules, self.device)._asdict()
 
     def batches(self, number: int) -> list[Batch]:
         """Return this replica's micro-batches; gamma makes the sum of losses the global mean."""
@@ -202,6 +209,7 @@ def train(job: Job, device: torch.device, report: Callable[[int, float], None]) 
     trainer, training = Trainer(job, device), job.training
     folder = Path(training.checkpoint) if training.checkpoint else None
     first = load(trainer.state, folder) if folder else 0
+    numerics = trainer.check_output()
     done: list[Step] = []
     for number in range(first, training.steps):
         done.append(trainer.step(number))
@@ -213,7 +221,7 @@ def train(job: Job, device: torch.device, report: Callable[[int, float], None]) 
         if folder and due:
             save(trainer.state, folder, number + 1)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-    own = Measures(first, done, trainer.evaluate(), peak)
+    own = Measures(first, done, trainer.evaluate(), peak, numerics)
     every: list[Measures] = [own] * job.world
     dist.all_gather_object(every, own)
     return every

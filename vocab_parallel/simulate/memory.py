@@ -5,6 +5,7 @@ The constants were derived from the paper's 8-GPU rows (allocated) and the artif
 """
 
 from vocab_parallel.inputs.model import layer_parameters
+from vocab_parallel.plan.passes import Kind
 from vocab_parallel.plan.plans import Plan
 
 GIB = 2**30
@@ -56,15 +57,16 @@ def activations_over_time(plan: Plan, rank: int) -> list[float]:
     """Return the bytes of live activations after every pass of a rank's program."""
     live, held = 0.0, list[float]()
     each = _activation_bytes(plan)
-    change = {"F": 1.0, "B": -1.0}
+    change: dict[Kind, float] = {"F": 1.0, "B": -1.0}
     if plan.schedule.chunks == 2:
         change |= {
             "B": _UNTIL_W / plan.machine.activation_bytes - 1,
             "W": -_UNTIL_W / plan.machine.activation_bytes,
         }
     for item in plan.schedule.programs[rank]:
-        stage = plan.schedule.stage(rank, item.chunk)
-        live += each * plan.layers[stage] * change.get(item.kind, 0.0)
+        if item.kind in change:
+            layers = plan.layers[plan.schedule.stage(rank, item.chunk)]
+            live += each * layers * change[item.kind]
         held.append(live)
     return held
 
