@@ -47,7 +47,11 @@ def measured_times(plan: Plan, result: RunResult) -> Times:
 def predicted_s(plan: Plan, result: RunResult) -> float:
     """Return the iteration time that the simulator makes of the measured pass times."""
     update = max(rank.update_s for rank in result.ranks)
-    return predict(plan, measured_times(plan, result), step_s=update).iteration_s
+    times = measured_times(plan, result)
+    # Without streams a rank waits in S for the others' statistics.
+    blocks = result.backend == "gloo" and plan.schedule.barriers > 0
+    meets: frozenset[Kind] = frozenset({"S"} if blocks else ())
+    return predict(plan, times, step_s=update, meets=meets).iteration_s
 
 
 def enough_cores(result: RunResult) -> bool:

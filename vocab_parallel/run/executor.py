@@ -174,7 +174,8 @@ class Executor:
         elif self.schedule.barriers:
             self.sources["input gradient", batch] = x_NTH.grad
         else:
-            self._add_input_gradient(batch, x_NTH.grad)
+            with self._span(item):
+                self._add_input_gradient(batch, x_NTH.grad)
 
     def _weights(self, item: Pass) -> None:
         with self._span(item), torch.no_grad():
@@ -201,15 +202,17 @@ class Executor:
     def _whole_output(self, item: Pass, x_NTH: Tensor) -> None:
         shard, labels = self._shard(item.batch)
         x_MH = x_NTH.flatten(0, 1)
-        passed = output.s_pass(x_MH, shard, labels, self.rules)
-        found = output.combine(passed.local[None], 0, shard, labels, self.rules)
-        self._count(found, labels)
+        with self._span(item):
+            passed = output.s_pass(x_MH, shard, labels, self.rules)
+            found = output.combine(passed.local[None], 0, shard, labels, self.rules)
+            self._count(found, labels)
         if self.trains:
             self.hidden[item.batch] = Arriving(x_MH, None)
             self.passed[item.batch], self.found[item.batch] = passed, found
 
     def _whole_output_backward(self, item: Pass) -> Tensor:
-        grad_MH = self._t(item.batch)
+        with self._span(item):
+            grad_MH = self._t(item.batch)
         assert grad_MH is not None
         return grad_MH.view(self.shape)
 
@@ -234,7 +237,7 @@ class Executor:
         x_MH = self.hidden[batch].wait().flatten(0, 1)
         with self._span(item):
             self.passed[batch] = output.s_pass(x_MH, shard, labels, self.rules)
-        self._statistics(batch, shard, labels)
+        self._statistics(item, shard, labels)
 
     def _output_in_parts(self, item: Pass, shard: Shard, labels: Labels) -> None:
         batch = item.batch
@@ -248,19 +251,22 @@ class Executor:
         maximum = arriving.wait()
         with self._span(item):
             self.passed[batch] = output.s_second(logits, maximum, shard, labels, self.rules)
-        self._statistics(batch, shard, labels)
+        self._statistics(item, shard, labels)
 
-    def _statistics(self, batch: int, shard: Shard, labels: Labels) -> None:
+    def _statistics(self, item: Pass, shard: Shard, labels: Labels) -> None:
         """Gather every rank's maxima and sums (barrier C1); Algorithm 2 also reduces dX here."""
+        batch, early_MH = item.batch, None
         passed = self.passed[batch]
         with self._beside(passed):
             gathered_PKN = passed.local.new_empty(self.groups.ranks, *passed.local.shape)
             parts = list(gathered_PKN.unbind())
             dist.all_gather(parts, passed.local, group=self.groups.vocabulary)
-            found = output.combine(gathered_PKN, self.rank, shard, labels, self.rules)
-            self._count(found, labels)
-            if self.trains and self.rules.algorithm != "vocab-1":
-                early_MH = output.early_gradient(passed, found, labels, self.rules)
+            with self._span(item):
+                found = output.combine(gathered_PKN, self.rank, shard, labels, self.rules)
+                self._count(found, labels)
+                if self.trains and self.rules.algorithm != "vocab-1":
+                    early_MH = output.early_gradient(passed, found, labels, self.rules)
+            if early_MH is not None:
                 self._reduce_gradient(batch, early_MH)
                 self.passed[batch] = passed._replace(product=None, target=None)
         if self.side is not None:

@@ -110,8 +110,11 @@ def _figures(rank: Measures) -> RankFigures:
     steps = rank.steps[1:] or rank.steps
     times: dict[str, list[float]] = defaultdict(list)
     for step in steps:
-        for span in step.spans:
-            times[span.name].append(span.duration_ms / 1e3)
+        parts: dict[tuple[str, int], float] = defaultdict(float)
+        for span in step.spans:  # a pass that waits in its middle has several
+            parts[span.name, span.batch] += span.duration_ms / 1e3
+        for (name, _), seconds in parts.items():
+            times[name].append(seconds)
     busy = [sum(span.duration_ms for span in step.spans) / 1e3 for step in steps]
     return RankFigures(
         passes={name: median(values) for name, values in sorted(times.items())},

@@ -4,6 +4,7 @@ import msgspec
 
 from vocab_parallel.inputs.model import iteration_flops
 from vocab_parallel.plan.check import peak_live
+from vocab_parallel.plan.passes import Kind
 from vocab_parallel.plan.plans import Plan
 from vocab_parallel.plan.play import Played, play
 from vocab_parallel.simulate.memory import allocated, reserved
@@ -25,10 +26,19 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     played: Played
 
 
-def predict(plan: Plan, times: Times | None = None, *, step_s: float | None = None) -> Prediction:
-    """Play a plan's schedule; `times` and `step_s` stand in for the machine's model."""
+def predict(
+    plan: Plan,
+    times: Times | None = None,
+    *,
+    step_s: float | None = None,
+    meets: frozenset[Kind] = frozenset(),
+) -> Prediction:
+    """Play a plan's schedule; `times` and `step_s` stand in for the machine's model.
+
+    At passes of the kinds in `meets` all ranks wait for each other.
+    """
     given = times or pass_times(plan)
-    played = play(plan.schedule, given.passes, given.delays)
+    played = play(plan.schedule, given.passes, given.delays, meets=meets)
     tail = plan.machine.step_ms * 1e-3 if step_s is None else step_s
     seconds = played.seconds + tail
     busy = [
