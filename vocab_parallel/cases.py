@@ -180,6 +180,8 @@ def run(
     chosen = choose_backend(backend)
     plan = plan_for(experiment, method, folder, given)
     training = experiment.training
+    if training.replay_rank is not None:
+        return replay(plan, experiment, seed)
     name = f"{experiment.name}.{plan.method}"
     with progress(training.steps, f"train {experiment.name} by {plan.method}") as advance:
         try:
@@ -199,6 +201,17 @@ def run(
         path.write_bytes(msgspec.json.encode(result) + b"\n")
     files = (path,) if is_first_rank() else ()
     return Done(run_metrics(plan, result), files, plan, run_summary(plan, result))
+
+
+def replay(plan: Plan, experiment: Experiment, seed: int) -> Done:
+    """Carry out single ranks' programs on one device (`training.replay_rank`)."""
+    from vocab_parallel.measured import replay_ranks
+    from vocab_parallel.run.settings import Job
+
+    with progress(plan.schedule.ranks, f"replay {experiment.name} by {plan.method}") as advance:
+        job = Job(plan, experiment.training, seed, "gloo")
+        metrics, summary = replay_ranks(job, lambda: advance(1))
+    return Done(metrics, (), plan, summary)
 
 
 def do(

@@ -105,6 +105,31 @@ def curve() -> Experiment:
     )
 
 
+def replayed() -> Experiment:
+    """Return the artifact's largest vocabulary for one GPU: every rank in turn, fewer batches.
+
+    Live micro-batches reach their peak after p + 2, so 32 show the memory of 128.
+    """
+    base = setting("replay", EIGHT, 2048, 256000, "a100-seed")
+    return msgspec.structs.replace(
+        base,
+        about=f"{base.about}; one GPU carries out each rank's program in turn",
+        pipeline=msgspec.structs.replace(base.pipeline, batches=32),
+        training=Training(dtype="bfloat16", replay_rank=-1),
+    )
+
+
+def wide_cpu() -> Experiment:
+    """Return passes long enough for the simulator to be held against real ranks."""
+    return Experiment(
+        name="wide-cpu-2",
+        about="passes of some 50 ms on 2 CPU ranks: measured beside simulated iterations",
+        model=Model(layers=4, hidden=256, heads=4, sequence=256, vocabulary=8000),
+        pipeline=Pipeline(ranks=2, batches=8, batch_size=2),
+        training=Training(steps=4, timeout_s=300.0),
+    )
+
+
 @cache
 def named() -> dict[str, Experiment]:
     """Return all experiments by name."""
@@ -113,7 +138,7 @@ def named() -> dict[str, Experiment]:
     experiments += [setting("seed", EIGHT, s, v, "a100-seed") for s, v in settings]
     experiments += [setting("paper16", SIXTEEN, s, v, "a100-paper") for s, v in settings]
     experiments += [v_half_setting(s, v) for s, v in settings]
-    experiments += [tiny_cpu(1), tiny_cpu(2), tiny_cpu(4), curve()]
+    experiments += [tiny_cpu(1), tiny_cpu(2), tiny_cpu(4), wide_cpu(), curve(), replayed()]
     return {experiment.name: experiment for experiment in experiments}
 
 
@@ -151,6 +176,7 @@ SUITES: dict[str, tuple[Case, ...]] = {
         *_REAL,
         *(Case("run", "tiny-cpu-4", method) for method in EVERY if method not in FIVE),
         *(Case("run", "tiny-cpu-2", method) for method in EVERY),
+        *(Case("run", "wide-cpu-2", method) for method in FIVE),
         *(Case("run", "curve-cpu-2", method) for method in FIVE),
     ),
 }

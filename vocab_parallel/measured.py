@@ -1,6 +1,7 @@
 """Measured beside predicted: a run's figures, and the simulation from the run's own pass times."""
 
 import os
+from collections.abc import Callable, Sequence
 from statistics import mean
 
 from common.errors import InputError
@@ -8,7 +9,7 @@ from common.record import Metric
 from vocab_parallel.plan.passes import Kind
 from vocab_parallel.plan.plans import Plan
 from vocab_parallel.run.member import available_cores
-from vocab_parallel.run.settings import Backend, RunResult
+from vocab_parallel.run.settings import Backend, Job, RankFigures, RunResult
 from vocab_parallel.simulate.memory import GIB
 from vocab_parallel.simulate.predict import mfu, predict
 from vocab_parallel.simulate.times import Times
@@ -29,11 +30,11 @@ def choose_backend(wanted: str = "") -> Backend:
     return "nccl" if torch.cuda.is_available() else "gloo"
 
 
-def measured_times(plan: Plan, result: RunResult) -> Times:
-    """Return the run's median pass times; waiting is not in them, so links have no delay."""
+def measured_times(plan: Plan, ranks: Sequence[RankFigures]) -> Times:
+    """Return all ranks' median pass times; waiting is not in them, so links have no delay."""
     passes: list[dict[tuple[Kind, int], float]] = []
     for rank in range(plan.schedule.ranks):
-        found = result.ranks[rank].passes
+        found = ranks[rank].passes
         passes.append(
             {
                 (kind, chunk): found.get(f"{kind}{chunk}", 0.0)
@@ -47,7 +48,7 @@ def measured_times(plan: Plan, result: RunResult) -> Times:
 def predicted_s(plan: Plan, result: RunResult) -> float:
     """Return the iteration time that the simulator makes of the measured pass times."""
     update = max(rank.update_s for rank in result.ranks)
-    times = measured_times(plan, result)
+    times = measured_times(plan, result.ranks)
     # Without streams a rank waits in S for the others' statistics.
     blocks = result.backend == "gloo" and plan.schedule.barriers > 0
     meets: frozenset[Kind] = frozenset({"S"} if blocks else ())
@@ -121,3 +122,33 @@ def run_summary(plan: Plan, result: RunResult) -> str:
         f" {result.median_iteration_s * 1e3:.1f} ms per iteration, simulated from its pass times"
         f" {predicted_s(plan, result) * 1e3:.1f} ms{crowded}"
     )
+
+
+def replay_ranks(job: Job, on_rank: Callable[[], None]) -> tuple[tuple[Metric, ...], str]:
+    """Replay ranks on this machine's GPU, or its CPU, and return metrics and a summary."""
+    import torch
+
+    from vocab_parallel.run.replay import ranks_to_replay, replay
+
+    cuda = torch.cuda.is_available()
+    wanted = ranks_to_replay(job)
+    found = replay(job, wanted, torch.device("cuda" if cuda else "cpu"), on_rank)
+    where = torch.cuda.get_device_name() if cuda else "CPU"
+    busy = tuple(rank.busy_s for rank in found)
+    metrics = [Metric(name="busy", value=max(busy), unit="s", samples=busy)]
+    summary = (
+        f"replayed rank {', '.join(map(str, wanted))} on {where}: busy up to {max(busy):.3f} s"
+    )
+    peaks = tuple(rank.peak_bytes / GIB for rank in found if rank.peak_bytes is not None)
+    if peaks:
+        metrics.append(
+            Metric(name="memory.allocated", value=max(peaks), unit="GiBy", samples=peaks)
+        )
+        summary += f", allocated up to {max(peaks):.2f} GiB"
+    if len(found) == job.plan.schedule.ranks:
+        update = max(rank.update_s for rank in found)
+        times = measured_times(job.plan, found)
+        seconds = predict(job.plan, times, step_s=update).iteration_s
+        metrics.append(Metric(name="iteration.predicted", value=seconds, unit="s"))
+        summary += f"; simulated from all pass times {seconds:.3f} s per iteration"
+    return tuple(metrics), summary

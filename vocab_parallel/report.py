@@ -99,6 +99,7 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         *(tables.versus(records, *title) for title in _TITLES),
         tables.advice(records),
         tables.trained(records),
+        tables.replayed(records),
     )
     return Section(
         artifact=ARTIFACT,

@@ -151,7 +151,7 @@ def trained(records: Sequence[Record]) -> Table:
     """Return the real runs: losses, numerics, times."""
     rows: list[tuple[Cell, ...]] = []
     for record in records:
-        if record.case["verb"] != "run" or record.status != "ok":
+        if record.case["verb"] != "run" or metric(record, "loss.first") is None:
             continue
         measured, predicted = (
             metric(record, "iteration.time"),
@@ -179,3 +179,26 @@ def trained(records: Sequence[Record]) -> Table:
         note="Real torch.distributed ranks. The error is that of the sharded output layer (loss,"
         " dX, dW) on the run's own ranks against one process, float64.",
     )  # fmt: skip
+
+
+def replayed(records: Sequence[Record]) -> Table:
+    """Return single ranks' programs carried out on one device, beside the memory model."""
+    rows: list[tuple[Cell, ...]] = []
+    for record in records:
+        busy = samples(record, "busy")
+        if record.case["verb"] != "run" or metric(record, "loss.first") is not None:
+            continue
+        sizes = samples(record, "memory.allocated") or (None,) * len(busy)
+        method = str(record.case["chosen"])
+        for number, (seconds, size) in enumerate(zip(busy, sizes, strict=True)):
+            cells = short_number(seconds), short_number(size)
+            rows.append((record.experiment, method, number, *cells))
+        predicted = short_number(metric(record, "iteration.predicted"))
+        if predicted is not None:
+            rows.append((record.experiment, method, "iteration, simulated", predicted, None))
+    return Table(
+        title="Replayed on one device, measured",
+        columns=("experiment", "method", "rank", "busy, s", "allocated at the peak, GiB"),
+        rows=tuple(rows),
+        note="Each rank's exact program, the other ranks imagined (torch's fake process group).",
+    )

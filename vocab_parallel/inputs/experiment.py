@@ -67,6 +67,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Replicas of the pipeline, each with its own micro-batches."""
     tokens: str = ""
     """A .npy file of token ids in one row; empty: synthetic tokens by seed."""
+    replay_rank: int | None = None
+    """Instead of training, carry out this rank's program on one device, with the other ranks
+    imagined; -1: each rank's in turn."""
     timeout_s: float = 600.0
     """How long a rank waits for another before the run is ended."""
     checkpoint: str = ""

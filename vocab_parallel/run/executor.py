@@ -82,8 +82,10 @@ class Executor:
         first = batches[0].tokens
         width = self.held.stages[0].model.hidden
         self.shape = (*first.shape, width)
-        like = torch.empty(self.shape, dtype=self.held.store.dtype, device=self.device)
-        self.mail = Mail(self.schedule, self.groups, like)
+        self.like = torch.empty(self.shape, dtype=self.held.store.dtype, device=self.device)
+        if self.groups.imagined:
+            self.like.normal_()
+        self.mail = Mail(self.schedule, self.groups, self.like)
         self.due: deque[Broadcast] = deque(broadcasts(self.schedule))
         self.over = 0
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -318,7 +320,7 @@ class Executor:
             if root == self.rank and source is None:
                 return
             self.due.popleft()
-            tensor = self._empty() if source is None else source.contiguous()
+            tensor = self.groups.blank(self.like) if source is None else source.contiguous()
             work = dist.broadcast(
                 tensor, self.groups.world_rank(root), group=self.groups.vocabulary, async_op=True
             )
@@ -354,9 +356,6 @@ class Executor:
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
             yield
-
-    def _empty(self) -> Tensor:
-        return torch.empty(self.shape, dtype=self.held.store.dtype, device=self.device)
 
     def _shard(self, batch: int) -> tuple[Shard, Labels]:
         assert self.held.output is not None

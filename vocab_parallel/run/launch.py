@@ -101,11 +101,11 @@ def _summary(job: Job, measures: list[Measures]) -> RunResult:
         iteration_s=tuple(step.iteration_s for step in steps),
         evaluation=measures[0].evaluation,
         numerics=measures[0].numerics,
-        ranks=tuple(_figures(rank) for rank in measures),
+        ranks=tuple(rank_figures(rank) for rank in measures),
     )
 
 
-def _figures(rank: Measures) -> RankFigures:
+def rank_figures(rank: Measures) -> RankFigures:
     """Return a rank's medians; the first step warms up where there are more."""
     steps = rank.steps[1:] or rank.steps
     times: dict[str, list[float]] = defaultdict(list)

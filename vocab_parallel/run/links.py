@@ -23,6 +23,7 @@ class Groups:
 
     `vocabulary` has the collectives of the pipeline, `down` and `up` its messages to higher and to
     lower ranks, `data` the replicas of this pipeline position, `ends` the first and last rank.
+    `imagined`: this process is alone and the others are torch's `fake` group (`run/replay`).
     """
 
     def __init__(self, ranks: int, replicas: int, timeout_s: float) -> None:
@@ -37,8 +38,13 @@ class Groups:
             _make(own, "ends", [members[0], members[-1]], me, timeout)
         for rank in range(ranks if replicas > 1 else 0):
             _make(own, "data", list(range(rank, ranks * replicas, ranks)), me, timeout)
+        self.imagined = dist.get_backend() == "fake"
         self.vocabulary, self.down, self.up = own["vocabulary"], own["down"], own["up"]
         self.ends, self.data = own.get("ends"), own.get("data")
+
+    def blank(self, like: Tensor) -> Tensor:
+        """Return a tensor to receive into; where nobody sends, it has values to compute with."""
+        return like.clone() if self.imagined else torch.empty_like(like)
 
     def world_rank(self, rank: int) -> int:
         """Return the world's number of a rank of this pipeline."""
@@ -121,7 +127,7 @@ class Mail:
         if not self.expected[source]:
             return
         message = self.expected[source].popleft()
-        tensor = torch.empty_like(self.like)
+        tensor = self.groups.blank(self.like)
         group = self.groups.towards(source, self.me)
         work = dist.irecv(tensor, self.groups.world_rank(source), group=group)
         assert work is not None
