@@ -14,6 +14,7 @@ from common.log import guard, setup
 from vocab_parallel import cases, show
 from vocab_parallel.experiments import SUITES, named
 from vocab_parallel.inputs.experiment import Experiment, MethodName
+from vocab_parallel.inputs.megatron import read_megatron
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -237,7 +238,8 @@ def _report(out: Path, suite: str | None) -> None:
 
 
 def _experiment(name: str, overrides: list[str] | None) -> Experiment:
-    return resolve(name, named(), Experiment, overrides or ())
+    value = resolve(name, named(), Experiment, overrides or ())
+    return read_megatron(value, Path(value.megatron)) if value.megatron else value
 
 
 def _method(wanted: str | None, experiment: Experiment) -> MethodName:

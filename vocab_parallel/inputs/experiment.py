@@ -34,6 +34,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batches: int = 128
     batch_size: int = 1
     method: MethodName = "auto"
+    layers: tuple[int, ...] = ()
+    """Layers of every stage in pipeline order (V-Half has 2p stages); empty: by the method."""
     final_stage_layers: int | None = None
     """redis: layers left on the last stage; None: by the min-max rule."""
     forward_cost: float = 1.0
@@ -66,7 +68,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_parallel: int = 1
     """Replicas of the pipeline, each with its own micro-batches."""
     tokens: str = ""
-    """A .npy file of token ids in one row; empty: synthetic tokens by seed."""
+    """A .npy file of token ids in one row, or a .txt file whose bytes they are, or `sonnets` (some
+    of Shakespeare's, byte by byte); empty: synthetic tokens by seed."""
     replay_rank: int | None = None
     """Instead of training, carry out this rank's program on one device, with the other ranks
     imagined; -1: each rank's in turn."""
@@ -105,6 +108,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     about: str = ""
     model: Model = Model()
     pipeline: Pipeline = Pipeline()
+    megatron: str = ""
+    """A file of Megatron's arguments, from which model, pipeline and optimizer are taken."""
     machine: str = "a100-paper"
     constants: Machine | None = None
     training: Training = Training()

@@ -17,6 +17,16 @@ def even_layers(layers: int, stages: int) -> tuple[int, ...]:
     return (layers // stages,) * stages
 
 
+def given_layers(given: tuple[int, ...], layers: int, stages: int) -> tuple[int, ...]:
+    """Return layers per stage as given; refuses another number of stages or of layers."""
+    if len(given) != stages or sum(given) != layers or min(given) < 0:
+        raise InputError(
+            f"pipeline.layers {list(given)} has {len(given)} stages and {sum(given)} layers,"
+            f" expected {stages} and {layers}"
+        )
+    return given
+
+
 def final_stage_layers(layers: int, stages: int, ratio: float) -> int:
     """Return f that minimises max(ceil((L - f) / (p - 1)), f + ratio); on a tie the larger f.
 

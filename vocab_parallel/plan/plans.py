@@ -13,7 +13,7 @@ from vocab_parallel.inputs.machine import Machine
 from vocab_parallel.inputs.model import Model, output_in_layers
 from vocab_parallel.plan.check import find_faults
 from vocab_parallel.plan.costs import Costs
-from vocab_parallel.plan.layers import even_layers, redistributed_layers
+from vocab_parallel.plan.layers import even_layers, given_layers, redistributed_layers
 from vocab_parallel.plan.methods import find
 from vocab_parallel.plan.passes import Schedule
 
@@ -43,7 +43,9 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
     chosen = find(method)
     costs = Costs(forward=pipeline.forward_cost, backward=pipeline.backward_cost)
     stages = pipeline.ranks * chosen.chunks
-    if chosen.redistributes:
+    if pipeline.layers:
+        layers = given_layers(pipeline.layers, model.layers, stages)
+    elif chosen.redistributes:
         kept = pipeline.final_stage_layers
         layers = redistributed_layers(model.layers, stages, output_in_layers(model), override=kept)
     else:
