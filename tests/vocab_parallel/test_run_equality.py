@@ -72,7 +72,8 @@ def test_replicas_smoothing_blocks_and_the_published_form_train_alike() -> None:
     settings = {"data_parallel": 2, "label_smoothing": 0.1, "block": 4}
     methods = ("baseline", "vocab-1", "vocab-2", "v-half-vocab-2")
     jobs = [job(method, 2, 3, **settings) for method in methods]
-    jobs.append(job("vocab-2", 2, 3, **settings, vocab_2="published"))
+    jobs.append(job("vocab-2", 2, 3, **settings, vocab_2="published", keep="logits"))
+    jobs.append(job("vocab-1", 2, 3, **settings, keep="nothing"))
     theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
     for ours in train(jobs):
         assert_equal(ours, theirs)

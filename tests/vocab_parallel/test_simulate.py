@@ -15,9 +15,9 @@ from vocab_parallel.inputs.machine import at_sequence, known_machines, width_fac
 from vocab_parallel.inputs.model import Model, iteration_flops, output_in_layers
 from vocab_parallel.inputs.published import PublishedRow, is_outlier, published
 from vocab_parallel.plan.methods import METHODS
-from vocab_parallel.plan.plans import make_plan
+from vocab_parallel.plan.plans import make_plan, parameters
 from vocab_parallel.simulate.export import events, export
-from vocab_parallel.simulate.memory import GIB, activations_over_time, allocated, parameters
+from vocab_parallel.simulate.memory import GIB, activations_over_time, allocated
 from vocab_parallel.simulate.predict import predict
 from vocab_parallel.simulate.times import Times
 from vocab_parallel.tables import MEMORY, PREFIX

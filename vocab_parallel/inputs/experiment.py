@@ -65,6 +65,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Algorithm 2's S pass: with the labels' rows subtracted before rounding, or as published."""
     block: int = 0
     """Tokens per block in S and T; 0: all at once."""
+    keep: Literal["softmax", "logits", "nothing"] = "softmax"
+    """What S leaves for T: the softmax (4 bytes a logit), the logits in `dtype`, or nothing (T then
+    computes them again, a third more work)."""
     data_parallel: int = 1
     """Replicas of the pipeline, each with its own micro-batches."""
     tokens: str = ""

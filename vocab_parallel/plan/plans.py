@@ -10,7 +10,7 @@ import msgspec
 from common.errors import InputError
 from vocab_parallel.inputs.experiment import Experiment
 from vocab_parallel.inputs.machine import Machine
-from vocab_parallel.inputs.model import Model, output_in_layers
+from vocab_parallel.inputs.model import Model, layer_parameters, output_in_layers
 from vocab_parallel.plan.check import find_faults
 from vocab_parallel.plan.costs import Costs
 from vocab_parallel.plan.layers import even_layers, given_layers, redistributed_layers
@@ -59,6 +59,19 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
         layers=layers,
         schedule=chosen.make(pipeline.ranks, pipeline.batches, costs),
     )
+
+
+def parameters(plan: Plan, rank: int) -> int:
+    """Return a rank's parameters: layers, positions on the first stage, norm, vocabulary."""
+    model, schedule = plan.model, plan.schedule
+    stages = [schedule.stage(rank, chunk) for chunk in range(schedule.chunks)]
+    count = sum(plan.layers[stage] for stage in stages) * layer_parameters(model)
+    first, last = 0 in stages, schedule.stages - 1 in stages
+    count += first * model.sequence * model.hidden + last * 2 * model.hidden
+    matrix = model.vocabulary * model.hidden
+    if schedule.barriers:
+        return count + (1 if model.tied else 2) * matrix // schedule.ranks
+    return count + (first + last) * matrix
 
 
 def write(plan: Plan, path: Path) -> None:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from common.errors import InputError
 from vocab_parallel.inputs.experiment import Training
-from vocab_parallel.plan.plans import Plan, check
+from vocab_parallel.plan.plans import Plan, check, parameters
 from vocab_parallel.run.data import load_tokens
 from vocab_parallel.run.member import join, leave
-from vocab_parallel.run.ranks import check_machine, run_ranks
+from vocab_parallel.run.ranks import check_machine, check_memory, run_ranks
 from vocab_parallel.run.settings import Backend, Job, RankFigures, RunResult
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def launch(
         measures = _as_rank(job, on_step)
     else:
         check_machine(job.world, backend, "the plan")
+        check_memory(_static_bytes(job), backend)
         options = {"backend": backend, "timeout_s": training.timeout_s, "on_report": on_step}
         measures = run_ranks(train_rank, job.world, job, **options)[0]
     return _summary(job, measures)
@@ -83,6 +84,14 @@ def _check_world(job: Job, world_size: int | None) -> None:
             f" x {job.training.data_parallel} replicas = {job.world}; set pipeline.ranks or"
             " training.data_parallel"
         )
+
+
+def _static_bytes(job: Job) -> float:
+    """Return the bytes of weights, gradients and moments of all ranks together."""
+    each = {"float32": 16, "float64": 32, "bfloat16": 18}[job.training.dtype]
+    ranks = range(job.plan.schedule.ranks)
+    held = sum(parameters(job.plan, rank) for rank in ranks)
+    return float(each * held * job.training.data_parallel)
 
 
 def _summary(job: Job, measures: list[Measures]) -> RunResult:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import tempfile
 import time
@@ -149,6 +150,18 @@ def _error(failures: list[Failure]) -> Exception:
         return InputError(cause.reason)
     message = f"rank {cause.rank} {cause.reason}; the other ranks were stopped"
     return RankError(message, out_of_memory=cause.out_of_memory)
+
+
+def check_memory(needed: float, backend: Backend) -> None:
+    """Raise `InputError` if CPU ranks would need more bytes than this machine has in all."""
+    if backend == "gloo" and hasattr(os, "sysconf"):
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            raise InputError(
+                f"the ranks' weights and optimizer need {needed / 2**30:.0f} GiB, but this machine"
+                f" has {there / 2**30:.0f} GiB and no GPUs are used; run on GPUs with --backend"
+                " nccl, on more machines under torchrun, or a smaller model"
+            )
 
 
 def check_machine(world: int, backend: Backend, what: str) -> None:

@@ -63,7 +63,9 @@ class Trainer:
         self.ids = load_tokens(training.tokens, job.plan.model)
         self.clock = Clock(device)
         self.optimizer = make_optimizer(self.store, job)
-        self.rules = rules = Rules(algorithm(job), training.label_smoothing, training.block)
+        self.rules = rules = Rules(
+            algorithm(job), training.label_smoothing, training.block, training.keep
+        )
         schedule = self.plan.schedule
         self.executor = Executor(schedule, self.groups, self.held, rules, self.clock)
         self.evaluator = Executor(

@@ -4,9 +4,8 @@ The constants were derived from the paper's 8-GPU rows (allocated) and the artif
 (reserved); what is live comes from the schedule itself.
 """
 
-from vocab_parallel.inputs.model import layer_parameters
 from vocab_parallel.plan.passes import Kind
-from vocab_parallel.plan.plans import Plan
+from vocab_parallel.plan.plans import Plan, parameters
 
 GIB = 2**30
 
@@ -38,19 +37,6 @@ def reserved(plan: Plan) -> tuple[float, ...]:
     return tuple(
         _allocated(plan, rank, dense_alternative=False) + held for rank in range(_ranks(plan))
     )
-
-
-def parameters(plan: Plan, rank: int) -> int:
-    """Return a rank's parameters: layers, positions on the first stage, norm, vocabulary."""
-    model, schedule = plan.model, plan.schedule
-    stages = [schedule.stage(rank, chunk) for chunk in range(schedule.chunks)]
-    count = sum(plan.layers[stage] for stage in stages) * layer_parameters(model)
-    first, last = 0 in stages, schedule.stages - 1 in stages
-    count += first * model.sequence * model.hidden + last * 2 * model.hidden
-    matrix = model.vocabulary * model.hidden
-    if schedule.barriers:
-        return count + (1 if model.tied else 2) * matrix // schedule.ranks
-    return count + (first + last) * matrix
 
 
 def activations_over_time(plan: Plan, rank: int) -> list[float]:
