@@ -95,6 +95,7 @@ def test_profile_writes_an_experiment_that_plans(tmp_path: Path) -> None:
         (("run", "tiny-cpu-2", "--backend", "mpi"), "expected gloo or nccl"),
         (("run", "tiny-cpu-2", "--set", "training.tokens=no.npy"), "no such file"),
         (("run", "paper-4096-256k", "--backend", "gloo"), "run on GPUs with --backend nccl"),
+        (("run", "tiny-cpu-2", "--set", "training.kernel=triton"), "leave it at 'torch'"),
         (("report",), "no records"),
         (("report", "slow"), "no suite 'slow'"),
         (("quick", "--set", "a=1"), "quick is a fixed suite"),

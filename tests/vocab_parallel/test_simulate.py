@@ -3,15 +3,17 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.case import resolve
+from common.errors import InputError
 from vocab_parallel.choose import choose, compare
 from vocab_parallel.experiments import named, short
 from vocab_parallel.inputs.experiment import Experiment, Pipeline
-from vocab_parallel.inputs.machine import at_sequence, known_machines, width_factor
+from vocab_parallel.inputs.machine import Machine, at_sequence, known_machines, width_factor
 from vocab_parallel.inputs.model import Model, iteration_flops, output_in_layers
 from vocab_parallel.inputs.published import PublishedRow, is_outlier, published
 from vocab_parallel.plan.methods import METHODS
@@ -19,7 +21,7 @@ from vocab_parallel.plan.plans import make_plan, parameters
 from vocab_parallel.simulate.export import events, export
 from vocab_parallel.simulate.memory import GIB, activations_over_time, allocated
 from vocab_parallel.simulate.predict import predict
-from vocab_parallel.simulate.times import Times
+from vocab_parallel.simulate.times import Times, layer_seconds
 from vocab_parallel.tables import MEMORY, PREFIX
 
 
@@ -47,7 +49,7 @@ def largest(found: list[tuple[float, float]]) -> tuple[float, float]:
     [
         ("paper-table5", 8, 40, 0.02, 0.005),
         ("seed-full", 8, 39, 0.03, 0.035),
-        ("paper-table5", 16, 40, 0.03, 0.012),
+        ("paper-table5", 16, 40, 0.031, 0.012),
         ("paper-table6", 16, 16, 0.10, 0.05),
     ],
 )
@@ -174,3 +176,38 @@ def test_a_toml_of_ones_own_reads_back_equal(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.toml"
         path.write_text(to_toml(experiment))
         assert resolve(str(path), {}, Experiment) == experiment
+
+
+def test_interlaced_loses_the_published_share_on_four_machines() -> None:
+    base = named()["paper-2048-256k"]
+    slow, fast = (layer_seconds(make_plan(_on(base, p), "interlaced")) for p in (32, 16))
+    assert fast / slow == pytest.approx(1 - 0.1095, rel=1e-4)
+
+
+def _on(experiment: Experiment, ranks: int) -> Experiment:
+    pipeline = msgspec.structs.replace(experiment.pipeline, ranks=ranks)
+    return msgspec.structs.replace(experiment, pipeline=pipeline)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sequences": (2048,)}, "equally many"),
+        ({"sequences": (4096, 2048)}, "must grow"),
+        ({"meeting_share": (0.1,)}, "differ in length"),
+        ({"step_ms": 0.0}, "machine.step_ms is 0.0, expected above 0"),
+    ],
+)
+def test_constants_without_sense_are_refused(change: dict[str, object], message: str) -> None:
+    given = msgspec.structs.asdict(known_machines()["a100-paper"]) | change
+    with pytest.raises(InputError, match=message):
+        Machine(**given)  # type: ignore[arg-type]
+
+
+def test_layers_of_ones_own_are_taken_or_refused() -> None:
+    experiment = small(4, 4)
+    given = msgspec.structs.replace(experiment.pipeline, layers=(3, 2, 2, 1))
+    experiment = msgspec.structs.replace(experiment, pipeline=given)
+    assert make_plan(experiment, "vocab-2").layers == (3, 2, 2, 1)
+    with pytest.raises(InputError, match="expected 8 and 8"):
+        make_plan(experiment, "v-half")

@@ -68,6 +68,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep: Literal["softmax", "logits", "nothing"] = "softmax"
     """What S leaves for T: the softmax (4 bytes a logit), the logits in `dtype`, or nothing (T then
     computes them again, a third more work)."""
+    kernel: Literal["torch", "triton"] = "torch"
+    """Who does the elementwise part of S; triton needs its package, a GPU and no float64."""
     data_parallel: int = 1
     """Replicas of the pipeline, each with its own micro-batches."""
     tokens: str = ""

@@ -34,7 +34,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     step_ms: float
     output_forward_share: float = 0.456
     """Part of a whole output layer's time that is its forward pass."""
-    hidden_saturation: float = 800.0
+    meeting_machines: tuple[int, ...] = (2, 4)
+    meeting_share: tuple[float, ...] = (1e-6, 0.1095)
+    """Part of an iteration that interlaced loses to its synchronous collectives, by machines: at 4
+    the paper's ablation (appendix B.2: 10.95 % on 32 GPUs), at 2 nothing that Table 5 shows."""
+    hidden_saturation: float = 850.0
     """h0 of a layer's efficiency h / (h + h0): elementwise work and launches grow with h, the
     products with its square."""
     output_saturation: float = 1200.0
@@ -59,6 +63,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 "machine: sequences, layer_tflops and input_ms need equally many entries, one or"
                 f" more; found {counts}"
             )
+        if len(self.meeting_machines) != len(self.meeting_share):
+            raise InputError("machine: meeting_machines and meeting_share differ in length")
         if any(a >= b for a, b in pairwise(self.sequences)):
             raise InputError(f"machine.sequences {list(self.sequences)} must grow")
         for field, value in msgspec.structs.asdict(self).items():
@@ -77,13 +83,18 @@ def width_factor(hidden: int, saturation: float) -> float:
 
 
 def at_sequence(machine: Machine, values: tuple[float, ...], sequence: int) -> float:
-    """Return a constant at a sequence length: linear between its points, constant beyond."""
-    points = [*zip(machine.sequences, values, strict=True)]
-    if sequence <= points[0][0]:
+    """Return a constant at a sequence length."""
+    return between(machine.sequences, values, sequence)
+
+
+def between(places: tuple[int, ...], values: tuple[float, ...], place: float) -> float:
+    """Return a value at a place: linear between the given ones, constant beyond."""
+    points = [*zip(places, values, strict=True)]
+    if place <= points[0][0]:
         return points[0][1]
     for (left, low), (right, high) in pairwise(points):
-        if sequence <= right:
-            return low + (high - low) * (sequence - left) / (right - left)
+        if place <= right:
+            return low + (high - low) * (place - left) / (right - left)
     return points[-1][1]
 
 

@@ -10,6 +10,7 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Callable
+from importlib.util import find_spec
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ def launch(
     job = Job(plan, training, seed, backend)
     _check_world(job, world_size)
     load_tokens(training.tokens, plan.model)
+    _check_kernel(job)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         measures = _as_rank(job, on_step)
     else:
@@ -83,6 +85,17 @@ def _check_world(job: Job, world_size: int | None) -> None:
             f"{given} ranks were given, but the plan has {job.plan.schedule.ranks} pipeline ranks"
             f" x {job.training.data_parallel} replicas = {job.world}; set pipeline.ranks or"
             " training.data_parallel"
+        )
+
+
+def _check_kernel(job: Job) -> None:
+    """Refuse the Triton kernel where it cannot run."""
+    if job.training.kernel == "triton" and (
+        job.backend != "nccl" or job.training.dtype == "float64" or find_spec("triton") is None
+    ):
+        raise InputError(
+            "training.kernel is 'triton', which needs the package triton, GPUs (--backend nccl) and"
+            " a training.dtype below float64; leave it at 'torch'"
         )
 
 

@@ -30,12 +30,17 @@ class Shard(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How S and T compute. `block`: tokens at a time, 0 for all; `keep`: what S leaves for T."""
+    """How S and T compute.
+
+    `block`: tokens at a time, 0 for all; `keep`: what S leaves for T; `kernel`: who does S's
+    elementwise part (triton: not for float64).
+    """
 
     algorithm: Algorithm = "vocab-1"
     smoothing: float = 0.0
     block: int = 0
     keep: Keep = "softmax"
+    kernel: Literal["torch", "triton"] = "torch"
 
 
 class Labels(NamedTuple):
@@ -83,6 +88,9 @@ def s_pass(x_NH: Tensor, shard: Shard, labels: Labels, rules: Rules) -> Passed:
     """Run S: local maximum, sum and label logit of every token; Algorithm 2 also its products."""
     parts = []
     for x_BH, part in _blocks(x_NH, labels, rules.block):
+        if rules.kernel == "triton":
+            parts.append(_s_block_triton(x_BH @ shard.weight.T, shard, part, rules))
+            continue
         logits_BV = logits(x_BH, shard)
         parts.append(_s_block(logits_BV, _maximum(logits_BV), shard, part, rules))
     return _joined(parts)
@@ -179,7 +187,6 @@ def _s_block(
     logits_NV: Tensor, maximum_N: Tensor, shard: Shard, labels: Labels, rules: Rules
 ) -> Passed:
     """Return one block's statistics and what T and Algorithm 2 need of it."""
-    weight_VH, kind = shard.weight, shard.weight.dtype
     label_N = logits_NV.gather(1, labels.row[:, None])[:, 0].where(labels.owned, 0)
     every_N = torch.zeros_like(label_N)
     if rules.smoothing:
@@ -189,14 +196,38 @@ def _s_block(
     softmax_NV = (logits_NV - shift_N1).exp_()
     sum_N = softmax_NV.sum(1)
     softmax_NV /= sum_N.where(sum_N > 0, 1)[:, None]
+    statistics_KN = torch.stack([maximum_N, sum_N, label_N, every_N])
+    return _passed(statistics_KN, softmax_NV, logits_NV, shard, labels, rules)
+
+
+def _s_block_triton(logits_NV: Tensor, shard: Shard, labels: Labels, rules: Rules) -> Passed:
+    """Do the same by the kernel, from logits in their own type."""
+    from vocab_parallel.run.softmax import local_softmax
+
+    statistics_KN, softmax_NV = local_softmax(logits_NV, labels.row, labels.owned, shard.real)
+    if rules.keep == "logits":
+        logits_NV[:, shard.real :] = -torch.inf
+    return _passed(statistics_KN, softmax_NV, logits_NV, shard, labels, rules)
+
+
+def _passed(
+    statistics_KN: Tensor,
+    softmax_NV: Tensor,
+    logits_NV: Tensor,
+    shard: Shard,
+    labels: Labels,
+    rules: Rules,
+) -> Passed:
+    """Return what is sent, what T needs, and Algorithm 2's products."""
+    kind = shard.weight.dtype
     product_NH = target_NH = None
     if rules.algorithm != "vocab-1":
         target_NV = _target(labels, shard, rules, softmax_NV)
         stable = rules.algorithm == "vocab-2"
-        product_NH = (softmax_NV - target_NV if stable else softmax_NV).to(kind) @ weight_VH
+        product_NH = (softmax_NV - target_NV if stable else softmax_NV).to(kind) @ shard.weight
         target_NH = _target_rows(labels, shard, rules)
     kept = {"softmax": (softmax_NV,), "logits": (logits_NV.to(kind),), "nothing": ()}[rules.keep]
-    return Passed(torch.stack([maximum_N, sum_N, label_N, every_N]), kept, product_NH, target_NH)
+    return Passed(statistics_KN, kept, product_NH, target_NH)
 
 
 def _softmax(

@@ -64,7 +64,11 @@ class Trainer:
         self.clock = Clock(device)
         self.optimizer = make_optimizer(self.store, job)
         self.rules = rules = Rules(
-            algorithm(job), training.label_smoothing, training.block, training.keep
+            algorithm(job),
+            training.label_smoothing,
+            training.block,
+            training.keep,
+            training.kernel,
         )
         schedule = self.plan.schedule
         self.executor = Executor(schedule, self.groups, self.held, rules, self.clock)
@@ -105,7 +109,8 @@ class Trainer:
     def check_output(self) -> dict[str, float]:
         """Return the errors of the sharded output layer on these ranks, by what was compared."""
         vocabulary = self.plan.model.vocabulary
-        return check_output(self.groups, vocabulary, self.rules, self.device)._asdict()
+        rules = self.rules._replace(kernel="torch")  # in float64, which the kernel has not
+        return check_output(self.groups, vocabulary, rules, self.device)._asdict()
 
     def batches(self, number: int) -> list[Batch]:
         """Return this replica's micro-batches; gamma makes the sum of losses the global mean."""

@@ -6,7 +6,7 @@ Vocabulary Parallelism Table 4 for the FLOP; the efficiencies are the machine's 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vocab_parallel.inputs.machine import Machine, at_sequence, width_factor
+from vocab_parallel.inputs.machine import Machine, at_sequence, between, width_factor
 from vocab_parallel.inputs.model import Model, layer_forward_flops, output_flops
 from vocab_parallel.plan.dependencies import Link
 from vocab_parallel.plan.methods import find
@@ -66,7 +66,11 @@ def _overlap(plan: Plan) -> float:
     if plan.schedule.barriers == 0:
         return 1.0
     machine = plan.machine
-    return machine.overlap_interlaced if plan.schedule.synchronous else machine.overlap_vocab
+    if not plan.schedule.synchronous:
+        return machine.overlap_vocab
+    machines = plan.schedule.ranks / machine.node_ranks
+    lost = between(machine.meeting_machines, machine.meeting_share, machines)
+    return machine.overlap_interlaced / (1 - lost)
 
 
 def _output_seconds(machine: Machine, model: Model, batch_size: int) -> float:
