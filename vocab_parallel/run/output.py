@@ -161,7 +161,10 @@ def early_gradient(passed: Passed, found: Combined, labels: Labels, rules: Rules
 def t_pass(
     x_NH: Tensor, passed: Passed, found: Combined, shard: Shard, labels: Labels, rules: Rules
 ) -> tuple[Tensor, Tensor | None]:
-    """Run T: this shard's dW_VH and, in Algorithm 1, its part of dX to be summed over ranks."""
+    """Run T: this shard's dW_VH and, in Algorithm 1, its part of dX to be summed over ranks.
+
+    What S kept is overwritten.
+    """
     weight_VH, kind = shard.weight, x_NH.dtype
     gradient_VH = torch.zeros_like(weight_VH, dtype=statistics_type(kind))
     parts: list[Tensor] = []
@@ -169,8 +172,8 @@ def t_pass(
     for number, (x_BH, part) in enumerate(_blocks(x_NH, labels, rules.block)):
         end = begin + len(x_BH)
         softmax_BV = _softmax(x_BH, passed, number, found, slice(begin, end), shard, rules)
-        softmax_BV -= _target(part, shard, rules, softmax_BV)
-        delta_BV = (softmax_BV * part.gamma[:, None]).to(kind)
+        _subtract_target(softmax_BV, part, shard, rules)
+        delta_BV = softmax_BV.mul_(part.gamma[:, None].to(softmax_BV.dtype)).to(kind)
         gradient_VH += delta_BV.T @ x_BH
         if rules.algorithm == "vocab-1":
             parts.append(delta_BV @ weight_VH)
@@ -222,9 +225,9 @@ def _passed(
     kind = shard.weight.dtype
     product_NH = target_NH = None
     if rules.algorithm != "vocab-1":
-        target_NV = _target(labels, shard, rules, softmax_NV)
         stable = rules.algorithm == "vocab-2"
-        product_NH = (softmax_NV - target_NV if stable else softmax_NV).to(kind) @ shard.weight
+        rounded_NV = _less_target(softmax_NV, labels, shard, rules) if stable else softmax_NV
+        product_NH = rounded_NV.to(kind) @ shard.weight
         target_NH = _target_rows(labels, shard, rules)
     kept = {"softmax": (softmax_NV,), "logits": (logits_NV.to(kind),), "nothing": ()}[rules.keep]
     return Passed(statistics_KN, kept, product_NH, target_NH)
@@ -241,19 +244,25 @@ def _softmax(
 ) -> Tensor:
     """Return the true softmax of a block from what S kept: rescaled, or computed again."""
     if rules.keep == "softmax":
-        return passed.kept[number] * found.share[tokens, None]
+        return passed.kept[number].mul_(found.share[tokens, None])
     again_BV = logits(x_BH, shard) if rules.keep == "nothing" else passed.kept[number]
     shifted_BV = again_BV.to(found.maximum.dtype) - found.maximum[tokens, None]
     return shifted_BV.exp_() / found.total[tokens, None]
 
 
-def _target(labels: Labels, shard: Shard, rules: Rules, like_NV: Tensor) -> Tensor:
-    """Return what the softmax should be: 1 at the label, smoothed over the real rows."""
-    target_NV = torch.zeros_like(like_NV)
+def _less_target(softmax_NV: Tensor, labels: Labels, shard: Shard, rules: Rules) -> Tensor:
+    """Return the softmax less what it should be, and leave the softmax as it is."""
+    less_NV = softmax_NV.clone()
+    _subtract_target(less_NV, labels, shard, rules)
+    return less_NV
+
+
+def _subtract_target(softmax_NV: Tensor, labels: Labels, shard: Shard, rules: Rules) -> None:
+    """Subtract in place what the softmax should be: 1 at the label, smoothed over real rows."""
     if rules.smoothing:
-        target_NV[:, : shard.real] = rules.smoothing / shard.vocabulary
-    sure_N = labels.owned.to(like_NV.dtype) * (1 - rules.smoothing)
-    return target_NV.scatter_add_(1, labels.row[:, None], sure_N[:, None])
+        softmax_NV[:, : shard.real] -= rules.smoothing / shard.vocabulary
+    sure_N = labels.owned.to(softmax_NV.dtype) * (rules.smoothing - 1)
+    softmax_NV.scatter_add_(1, labels.row[:, None], sure_N[:, None])
 
 
 def _target_rows(labels: Labels, shard: Shard, rules: Rules) -> Tensor:
