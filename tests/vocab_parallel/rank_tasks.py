@@ -1,0 +1,48 @@
+"""What ranks do in tests: train several jobs one after the other in one set of processes."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from vocab_parallel.run.settings import Job
+from vocab_parallel.run.train import Trainer
+
+Array = NDArray[np.float64]
+
+
+class Outcome(NamedTuple):
+    losses: list[float]
+    norms: list[float]
+    weights: dict[str, Array]
+    pieces: dict[str, dict[int, Array]]
+
+
+def train_jobs(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
+    """Return per job the losses and the whole model, put together on every rank."""
+    return [_train(job) for job in jobs]
+
+
+def _train(job: Job) -> Outcome:
+    trainer = Trainer(job, torch.device("cpu"))
+    steps = [trainer.step(number) for number in range(job.training.steps)]
+    own = {
+        name: (weight.first, weight.real, trainer.store.main[name].double().numpy())
+        for name, weight in trainer.store.weights.items()
+    }
+    every = [own] * job.world
+    dist.all_gather_object(every, own)
+    weights: dict[str, Array] = {}
+    pieces: dict[str, dict[int, Array]] = {}
+    for held in every:
+        for name, (first, real, value) in held.items():
+            if real < 0:
+                weights[name] = value
+            else:
+                pieces.setdefault(name, {})[first] = value[:real]
+    for name, found in pieces.items():
+        weights[name] = np.concatenate([found[first] for first in sorted(found)])
+    losses = [step.loss for step in steps]
+    return Outcome(losses, [step.gradient_norm for step in steps], weights, pieces)

@@ -1,0 +1,76 @@
+"""Training goes on from a checkpoint, by any method and any number of ranks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import InputError
+from vocab_parallel.inputs.experiment import Experiment, Pipeline, Training
+from vocab_parallel.inputs.model import Model
+from vocab_parallel.plan.plans import make_plan
+from vocab_parallel.run.launch import launch
+from vocab_parallel.run.settings import RunResult
+
+
+def train(method: str, p: int, steps: int, folder: str = "", **training: Any) -> RunResult:
+    settings = {"dtype": "float64", "checkpoint": folder, "timeout_s": 60.0} | training
+    experiment = Experiment(
+        name="resumed",
+        model=Model(layers=4, hidden=16, heads=2, sequence=6, vocabulary=53),
+        pipeline=Pipeline(ranks=p, batches=4),
+        training=Training(steps=steps, **settings),
+    )
+    return launch(make_plan(experiment, method), experiment.training, seed=1)
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> tuple[float, ...]:
+    return train("baseline", 1, 6).losses
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(("vocab-2", 2), ("vocab-2", 2), marks=pytest.mark.slow),
+        (("vocab-1", 4), ("baseline", 2)),
+        pytest.param(("baseline", 2), ("v-half-vocab-2", 2), marks=pytest.mark.slow),
+        (("vocab-2", 3), ("interlaced", 4)),
+    ],
+)
+def test_the_loss_curve_goes_on(
+    tmp_path: Path,
+    unbroken: tuple[float, ...],
+    before: tuple[str, int],
+    after: tuple[str, int],
+) -> None:
+    if before[1] == 3:
+        before = ("redis", 3)  # 4 layers on 3 stages
+    first = train(*before, 3, str(tmp_path), checkpoint_every=2)
+    second = train(*after, 6, str(tmp_path))
+    assert second.first_step == 3
+    assert first.losses + second.losses == pytest.approx(unbroken, rel=1e-9)
+
+
+def test_bfloat16_goes_on_from_its_main_weights(tmp_path: Path) -> None:
+    whole = train("vocab-2", 2, 4, dtype="bfloat16").losses
+    first = train("vocab-2", 2, 2, str(tmp_path), dtype="bfloat16").losses
+    assert first + train("vocab-2", 2, 4, str(tmp_path), dtype="bfloat16").losses == whole
+
+
+def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    train("vocab-1", 2, 2, str(tmp_path), checkpoint_every=1)
+    (tmp_path / "step-00000002/.metadata").unlink()
+    assert train("vocab-1", 2, 3, str(tmp_path)).first_step == 1
+
+
+def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
+    train("vocab-1", 2, 1, str(tmp_path))
+    experiment = Experiment(
+        name="other",
+        model=Model(layers=4, hidden=8, heads=2, sequence=6, vocabulary=53),
+        pipeline=Pipeline(ranks=2, batches=4),
+        training=Training(steps=2, dtype="float64", checkpoint=str(tmp_path), timeout_s=60.0),
+    )
+    with pytest.raises(InputError, match="another model or seed"):
+        launch(make_plan(experiment, "vocab-1"), experiment.training, seed=1)

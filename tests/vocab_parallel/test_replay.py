@@ -1,0 +1,42 @@
+"""One rank's program alone: the passes of the whole pipeline's rank, no other process."""
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from vocab_parallel.cases import Folder, do
+from vocab_parallel.inputs.experiment import Experiment, Pipeline, Training
+from vocab_parallel.inputs.model import Model
+from vocab_parallel.plan.methods import METHODS
+from vocab_parallel.tables import replayed
+
+
+def experiment(replay_rank: int) -> Experiment:
+    return Experiment(
+        name="replayed",
+        model=Model(layers=8, hidden=16, heads=2, sequence=6, vocabulary=53),
+        pipeline=Pipeline(ranks=4, batches=5),
+        training=Training(replay_rank=replay_rank),
+    )
+
+
+@pytest.mark.parametrize("method", ["baseline", "vocab-1", "vocab-2", "interlaced", "v-half"])
+def test_every_rank_is_busy_and_an_iteration_follows(tmp_path: Path, method: str) -> None:
+    assert method in METHODS
+    record, _ = do("run", experiment(-1), method, Folder(tmp_path))
+    metrics = {metric.name: metric for metric in record.metrics}
+    assert len(metrics["busy"].samples) == 4
+    assert metrics["iteration.predicted"].value > 0
+    assert len(replayed([record]).rows) == 5
+
+
+def test_one_rank_alone(tmp_path: Path) -> None:
+    record, done = do("run", experiment(2), "vocab-2", Folder(tmp_path))
+    assert len({metric.name: metric for metric in record.metrics}["busy"].samples) == 1
+    assert "replayed rank 2" in done.summary
+
+
+def test_a_rank_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected -1"):
+        do("run", experiment(4), "vocab-2", Folder(tmp_path))

@@ -1,0 +1,96 @@
+"""Every method trains to the losses and weights of one process (float64, real gloo ranks)."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.vocab_parallel.rank_tasks import Outcome, train_jobs
+from tests.vocab_parallel.reference import Trained, train_plainly
+from vocab_parallel.inputs.experiment import Experiment, Pipeline, Training
+from vocab_parallel.inputs.model import Model
+from vocab_parallel.plan.methods import METHODS
+from vocab_parallel.plan.plans import make_plan
+from vocab_parallel.run.ranks import run_ranks
+from vocab_parallel.run.settings import Job
+
+TOLERANCE = 1e-9
+
+
+def job(method: str, p: int, m: int, *, tied: bool = False, **training: Any) -> Job:
+    experiment = Experiment(
+        name="equal",
+        model=Model(layers=8, hidden=16, heads=2, sequence=6, vocabulary=53, tied=tied),
+        pipeline=Pipeline(ranks=p, batches=m),
+        training=Training(
+            **{"dtype": "float64", "steps": 5, "clip": 0.5, "timeout_s": 60.0} | training
+        ),
+    )
+    return Job(make_plan(experiment, method), experiment.training, 3, "gloo")
+
+
+def train(jobs: list[Job]) -> list[Outcome]:
+    return run_ranks(train_jobs, jobs[0].world, jobs, timeout_s=60.0)[0]
+
+
+def assert_equal(ours: Outcome, theirs: Trained) -> None:
+    assert ours.losses == pytest.approx(theirs.losses, rel=TOLERANCE)
+    assert ours.norms == pytest.approx(theirs.norms, rel=TOLERANCE)
+    assert ours.weights.keys() == theirs.weights.keys()
+    for name, weight in theirs.weights.items():
+        np.testing.assert_allclose(ours.weights[name], weight, TOLERANCE, TOLERANCE, err_msg=name)
+
+
+SIZES = [(p, m, tied) for p in (2, 4) for m in (1, 4, 8) for tied in (False, True)]
+USUAL = [(2, 1, False), (4, 4, True)]
+
+
+@pytest.mark.parametrize(
+    ("p", "m", "tied"),
+    [pytest.param(*size, marks=() if size in USUAL else pytest.mark.slow) for size in SIZES],
+)
+def test_all_methods_train_like_one_process(p: int, m: int, tied: bool) -> None:
+    jobs = [job(method, p, m, tied=tied) for method in METHODS]
+    theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
+    for one, ours in zip(jobs, train(jobs), strict=True):
+        try:
+            assert_equal(ours, theirs)
+        except AssertionError as error:
+            raise AssertionError(f"{one.plan.method}: {error}") from error
+
+
+def test_three_ranks_and_odd_batches_too() -> None:
+    jobs = [
+        job(method, 3, 5)
+        for method, about in METHODS.items()
+        if about.redistributes  # 8 layers do not divide by 3
+    ]
+    assert_equal(train(jobs)[0], train_plainly(jobs[0].plan, jobs[0].training, seed=3))
+
+
+def test_replicas_smoothing_blocks_and_the_published_form_train_alike() -> None:
+    settings = {"data_parallel": 2, "label_smoothing": 0.1, "block": 4}
+    methods = ("baseline", "vocab-1", "vocab-2", "v-half-vocab-2")
+    jobs = [job(method, 2, 3, **settings) for method in methods]
+    jobs.append(job("vocab-2", 2, 3, **settings, vocab_2="published", keep="logits"))
+    jobs.append(job("vocab-1", 2, 3, **settings, keep="nothing"))
+    theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
+    for ours in train(jobs):
+        assert_equal(ours, theirs)
+
+
+def test_bfloat16_comes_near_and_float32_nearer() -> None:
+    jobs = [
+        job(method, 2, 4, dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+        for method in ("baseline", "vocab-1", "vocab-2")
+    ]
+    theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
+    for one, ours in zip(jobs, train(jobs), strict=True):
+        tolerance = 1e-5 if one.training.dtype == "float32" else 1e-2
+        assert ours.losses == pytest.approx(theirs.losses, rel=tolerance)
+
+
+def test_all_ranks_hold_pieces_that_make_the_vocabulary() -> None:
+    outcome = train([job("vocab-2", 4, 2, steps=1)])[0]
+    assert [len(piece) for piece in outcome.pieces["output"].values()] == [14, 14, 14, 11]

@@ -1,0 +1,5 @@
+"""Run the command line: `python -m vocab_parallel VERB`."""
+
+from vocab_parallel.cli import main
+
+main()

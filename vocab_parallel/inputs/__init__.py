@@ -1,0 +1,1 @@
+"""What is given: the model, the machine's constants, the pipeline, the published tables."""

@@ -1,0 +1,141 @@
+"""Checkpoints that any method and any number of ranks can go on from.
+
+Weights and Adam's moments are saved under their names with torch.distributed.checkpoint; a
+vocabulary matrix as the pieces that the ranks hold, so that another split finds its rows in them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_pieces
+from torch.distributed.checkpoint.state_dict_saver import save as save_pieces
+
+from common.errors import InputError
+from vocab_parallel.inputs.model import Model
+from vocab_parallel.run.weights import Store, Weight
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_ABOUT = "about.json"
+
+
+class State(NamedTuple):
+    """What a checkpoint holds, and what it belongs to."""
+
+    store: Store
+    optimizer: torch.optim.Optimizer
+    model: Model
+    seed: int
+
+
+class About(msgspec.Struct, frozen=True):
+    """What a checkpoint belongs to."""
+
+    model: Model
+    seed: int
+    step: int
+
+
+def save(state: State, folder: Path, step: int) -> Path:
+    """Write a checkpoint after `step` steps; all ranks call it together."""
+    place = folder / f"step-{step:08d}"
+    pieces = {
+        f"{kind}/{_piece(weight)}": _real(tensor, weight)
+        for name, weight in state.store.weights.items()
+        for kind, tensor in _tensors(state, name).items()
+    }
+    if dist.get_rank() == 0:
+        place.mkdir(parents=True, exist_ok=True)
+        about = About(state.model, state.seed, step)
+        (place / _ABOUT).write_bytes(msgspec.json.encode(about))
+    dist.barrier()
+    save_pieces(pieces, checkpoint_id=place)
+    return place
+
+
+def load(state: State, folder: Path) -> int:
+    """Load the last whole checkpoint and return how many steps it has seen; 0 without one."""
+    place = latest(folder)
+    if place is None:
+        return 0
+    about = msgspec.json.decode((place / _ABOUT).read_bytes(), type=About)
+    if (about.model, about.seed) != (state.model, state.seed):
+        raise InputError(
+            f"{place} is of another model or seed; name another training.checkpoint folder"
+        )
+    reader = FileSystemReader(place)
+    known = reader.read_metadata()
+    wanted: dict[str, Tensor] = {}
+    for name, weight in state.store.weights.items():
+        for kind, tensor in _tensors(state, name).items():
+            for key in _keys(known, kind, weight):
+                wanted[key] = torch.empty(_size(known, key), dtype=tensor.dtype)
+    load_pieces(wanted, storage_reader=reader)
+    for name, weight in state.store.weights.items():
+        for kind, tensor in _tensors(state, name).items():
+            for key in _keys(known, kind, weight):
+                _put(tensor, weight, key, wanted[key])
+    for parameter in state.store.main.values():
+        state.optimizer.state[parameter]["step"] = torch.tensor(float(about.step))
+    state.store.refresh()
+    return about.step
+
+
+def latest(folder: Path) -> Path | None:
+    """Return the last checkpoint that was written to its end."""
+    whole = [path.parent for path in folder.glob("step-*/.metadata")]
+    return max(whole, default=None)
+
+
+def _tensors(state: State, name: str) -> dict[str, Tensor]:
+    """Return a weight's tensors by kind; makes the moments where no step was taken yet."""
+    main = state.store.main[name]
+    own = state.optimizer.state[main]
+    for moment in _MOMENTS:
+        own.setdefault(moment, torch.zeros_like(main))
+    return {"main": main, **{moment: own[moment] for moment in _MOMENTS}}
+
+
+def _piece(weight: Weight) -> str:
+    return weight.name if weight.real < 0 else f"{weight.name}/{weight.first}"
+
+
+def _real(tensor: Tensor, weight: Weight) -> Tensor:
+    """Return the rows that are no padding, on their own (a view would save the whole storage)."""
+    return tensor if weight.real < 0 else tensor[: weight.real].clone()
+
+
+def _keys(known: Metadata, kind: str, weight: Weight) -> list[str]:
+    """Return the saved pieces that hold some of a weight's values."""
+    if weight.real < 0:
+        return [f"{kind}/{weight.name}"]
+    found = []
+    for key in known.state_dict_metadata:
+        if key.startswith(f"{kind}/{weight.name}/"):
+            begin = int(key.rpartition("/")[2])
+            if begin < weight.first + weight.real and begin + _size(known, key)[0] > weight.first:
+                found.append(key)
+    return found
+
+
+def _size(known: Metadata, key: str) -> torch.Size:
+    about = known.state_dict_metadata[key]
+    assert isinstance(about, TensorStorageMetadata)
+    return about.size
+
+
+def _put(tensor: Tensor, weight: Weight, key: str, piece: Tensor) -> None:
+    if weight.real < 0:
+        tensor.copy_(piece)
+        return
+    begin = int(key.rpartition("/")[2])
+    low = max(begin, weight.first)
+    high = min(begin + len(piece), weight.first + weight.real)
+    tensor[low - weight.first : high - weight.first] = piece[low - begin : high - begin]

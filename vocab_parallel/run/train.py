@@ -1,0 +1,234 @@
+"""One rank's training by a plan: its stages and shards, its passes, its optimizer steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vocab_parallel.inputs.model import padded_vocabulary
+from vocab_parallel.plan.forward_only import forward_only
+from vocab_parallel.plan.methods import find
+from vocab_parallel.plan.plans import Plan
+from vocab_parallel.run.checkpoint import State, load, save
+from vocab_parallel.run.clock import Clock, Span
+from vocab_parallel.run.data import load_tokens, sequences
+from vocab_parallel.run.executor import Batch, Executor, Holdings
+from vocab_parallel.run.input import InputShard
+from vocab_parallel.run.links import Groups
+from vocab_parallel.run.model import Stage
+from vocab_parallel.run.output import IGNORED, Algorithm, Rules, Shard
+from vocab_parallel.run.selfcheck import check_output
+from vocab_parallel.run.settings import Job
+from vocab_parallel.run.weights import EMBEDDING, OUTPUT, Store, Weight
+
+EVALUATION_STEP = 2**31
+"""Number of the batch that `evaluate` takes: no step of training reaches it."""
+
+_NEVER_ZERO = 1e-6
+"""Added to a norm that divides, as torch.nn.utils does."""
+
+
+class Step(NamedTuple):
+    """What one step gave: the mean loss before it, the gradient's norm, its time and spans."""
+
+    loss: float
+    gradient_norm: float
+    iteration_s: float
+    spans: list[Span]
+    update_s: float
+
+
+class Measures(NamedTuple):
+    """What a rank measured over all its steps; `first` is the number of the first of them."""
+
+    first: int
+    steps: list[Step]
+    evaluation: float | None
+    peak_bytes: int | None
+    numerics: dict[str, float]
+
+
+class Trainer:
+    """One rank of a run. All ranks construct it and call the same methods together."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        self.job, self.plan, self.device = job, job.plan, device
+        training, ranks = job.training, job.plan.schedule.ranks
+        self.groups = Groups(ranks, training.data_parallel, training.timeout_s)
+        self.store = Store(getattr(torch, training.dtype), device, job.seed)
+        self.held = hold(job.plan, self.groups.rank, self.store)
+        self.ids = load_tokens(training.tokens, job.plan.model)
+        self.clock = Clock(device)
+        self.optimizer = make_optimizer(self.store, job)
+        self.rules = rules = Rules(
+            algorithm(job),
+            training.label_smoothing,
+            training.block,
+            training.keep,
+            training.kernel,
+        )
+        schedule = self.plan.schedule
+        self.executor = Executor(schedule, self.groups, self.held, rules, self.clock)
+        self.evaluator = Executor(
+            forward_only(schedule), self.groups, self.held, rules, Clock(device)
+        )
+        last = schedule.place(schedule.stages - 1)[0]
+        self.tells = self.groups.rank == (0 if schedule.barriers else last)
+        self.state = State(self.store, self.optimizer, job.plan.model, job.seed)
+
+    def step(self, number: int) -> Step:
+        """Train on one global batch: passes, gradient sums, update."""
+        batches = self.batches(number)
+        dist.barrier()
+        self.clock.begin()
+        loss = self.executor.iterate(batches)
+        self._sum_gradients()
+        norm = self._clip()
+        before = self.clock.now_ms()
+        self.optimizer.step()
+        self.store.refresh()
+        elapsed = self.clock.now_ms()
+        self.store.clear_gradients()
+        slowest = torch.tensor(elapsed, device=self.device, dtype=torch.float64)
+        dist.all_reduce(slowest, dist.ReduceOp.MAX)
+        return Step(
+            self._total(loss),
+            norm,
+            float(slowest) / 1e3,
+            self.clock.spans(),
+            (elapsed - before) / 1e3,
+        )
+
+    def evaluate(self) -> float:
+        """Return the mean loss of a batch that is not trained on; forward passes only."""
+        return self._total(self.evaluator.iterate(self.batches(EVALUATION_STEP)))
+
+    def check_output(self) -> dict[str, float]:
+        """Return the errors of the sharded output layer on these ranks, by what was compared."""
+        vocabulary = self.plan.model.vocabulary
+        rules = self.rules._replace(kernel="torch")  # in float64, which the kernel has not
+        return check_output(self.groups, vocabulary, rules, self.device)._asdict()
+
+    def batches(self, number: int) -> list[Batch]:
+        """Return this replica's micro-batches; gamma makes the sum of losses the global mean."""
+        plan, replicas = self.plan, self.job.training.data_parallel
+        count = plan.schedule.batches * plan.batch_size
+        whole = sequences(
+            plan.model, count * replicas, seed=self.job.seed, step=number, ids=self.ids
+        )
+        tokens = torch.from_numpy(whole).to(self.device)
+        valid = int((tokens[:, 1:] != IGNORED).sum())
+        mine = tokens[self.groups.replica * count : (self.groups.replica + 1) * count]
+        made = []
+        for part in mine.split(plan.batch_size):
+            labels = part[:, 1:].flatten()
+            gamma = (labels != IGNORED).to(torch.float64) / valid
+            made.append(Batch(part[:, :-1], labels, gamma))
+        return made
+
+    def _total(self, loss: Tensor) -> float:
+        total = loss if self.tells else torch.zeros_like(loss)
+        dist.all_reduce(total)
+        return float(total)
+
+    def _sum_gradients(self) -> None:
+        """Sum tied matrices' gradients over first and last rank, then all over the replicas."""
+        tied = self.plan.model.tied and not self.plan.schedule.barriers
+        ends = {0, self.plan.schedule.place(self.plan.schedule.stages - 1)[0]}
+        if tied and len(ends) > 1 and self.groups.rank in ends:
+            dist.all_reduce(self.store.gradients[EMBEDDING], group=self.groups.ends)
+        if self.groups.data is not None:
+            for gradient in self.store.gradients.values():
+                dist.all_reduce(gradient, group=self.groups.data)
+
+    def _clip(self) -> float:
+        """Return the norm of the whole model's gradient; scale the gradient down to `clip`."""
+        squares = torch.zeros((), dtype=torch.float64, device=self.device)
+        copied = self.plan.model.tied and not self.plan.schedule.barriers and self.groups.rank > 0
+        for name, gradient in self.store.gradients.items():
+            if not (copied and name == EMBEDDING):
+                squares += gradient.double().square().sum()
+        dist.all_reduce(squares, group=self.groups.vocabulary)
+        norm, most = float(squares.sqrt()), self.job.training.clip
+        if most and norm > most:
+            for gradient in self.store.gradients.values():
+                gradient.mul_(most / (norm + _NEVER_ZERO))
+        return norm
+
+
+def hold(plan: Plan, rank: int, store: Store) -> Holdings:
+    """Make a rank's stages and its rows of the vocabulary matrices."""
+    schedule, model = plan.schedule, plan.model
+    stages = [schedule.stage(rank, chunk) for chunk in range(schedule.chunks)]
+    last = schedule.stages - 1
+    made = []
+    for stage in stages:
+        before = sum(plan.layers[:stage])
+        layers = range(before, before + plan.layers[stage])
+        made.append(Stage(model, store, layers=layers, first=stage == 0, last=stage == last))
+    shards = schedule.ranks if schedule.barriers else 1
+    rows = padded_vocabulary(model.vocabulary, shards) // shards
+    first = rank * rows if schedule.barriers else 0
+    real = max(0, min(rows, model.vocabulary - first))
+    name = EMBEDDING if model.tied else OUTPUT
+    inputs = whole = None
+    if schedule.barriers or 0 in stages:
+        weight = Weight(EMBEDDING, (rows, model.hidden), first=first, real=real)
+        inputs = InputShard(store.add(weight), first), EMBEDDING
+    if schedule.barriers or last in stages:
+        weight = Weight(name, (rows, model.hidden), first=first, real=real)
+        whole = Shard(store.add(weight), first, real, model.vocabulary), name
+    return Holdings(made, store, inputs, whole)
+
+
+def algorithm(job: Job) -> Algorithm:
+    """Return the arithmetic of the output layer."""
+    if find(job.plan.method).output != "vocab-2":
+        return "vocab-1"
+    return "vocab-2" if job.training.vocab_2 == "stable" else "vocab-2-published"
+
+
+def make_optimizer(store: Store, job: Job) -> torch.optim.AdamW:
+    """Return AdamW over the main weights; it decays matrices only."""
+    decayed = [value for value in store.main.values() if value.dim() > 1]
+    kept = [value for value in store.main.values() if value.dim() == 1]
+    for name, value in store.main.items():
+        value.grad = store.gradients[name]
+    groups = [
+        {"params": decayed, "weight_decay": job.training.weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=job.training.learning_rate,
+        betas=job.training.betas,
+    )
+
+
+def train(job: Job, device: torch.device, report: Callable[[int, float], None]) -> list[Measures]:
+    """Train on this rank and return what all ranks measured, in rank order.
+
+    Goes on from the last checkpoint where there is one. Rank 0 calls `report(step, loss)`.
+    """
+    trainer, training = Trainer(job, device), job.training
+    folder = Path(training.checkpoint) if training.checkpoint else None
+    first = load(trainer.state, folder) if folder else 0
+    numerics = trainer.check_output()
+    done: list[Step] = []
+    for number in range(first, training.steps):
+        done.append(trainer.step(number))
+        if dist.get_rank() == 0:
+            report(number, done[-1].loss)
+        due = number + 1 == training.steps
+        if training.checkpoint_every:
+            due = due or (number + 1) % training.checkpoint_every == 0
+        if folder and due:
+            save(trainer.state, folder, number + 1)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+    own = Measures(first, done, trainer.evaluate(), peak, numerics)
+    every: list[Measures] = [own] * job.world
+    dist.all_gather_object(every, own)
+    return every

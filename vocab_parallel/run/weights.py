@@ -1,0 +1,112 @@
+"""A rank's weights: their first values, their copies for computing, and their gradients.
+
+Every weight has a name and first values that depend on name and seed alone, so all layouts begin
+with the same model. Vocabulary matrices are drawn in blocks of rows: a shard draws only its own.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_STD = 0.02
+_BLOCK_ROWS = 1024
+
+EMBEDDING, OUTPUT, POSITION = "embedding", "output", "position"
+
+
+class Weight(NamedTuple):
+    """One weight: its name, shape and first values; of a vocabulary matrix the rows from `first`.
+
+    `real` counts the rows that are no padding (-1: all of them).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    start: Literal["normal", "zeros", "ones"] = "normal"
+    first: int = 0
+    real: int = -1
+
+
+def layer_weights(number: int, hidden: int, wide: int) -> list[Weight]:
+    """Return the weights of transformer layer `number`."""
+    at = f"layer{number}."
+    return [
+        Weight(at + "scale", (hidden,), "ones"),
+        Weight(at + "shift", (hidden,), "zeros"),
+        Weight(at + "qkv", (3 * hidden, hidden)),
+        Weight(at + "qkv_bias", (3 * hidden,), "zeros"),
+        Weight(at + "merge", (hidden, hidden)),
+        Weight(at + "merge_bias", (hidden,), "zeros"),
+        Weight(at + "mlp_scale", (hidden,), "ones"),
+        Weight(at + "mlp_shift", (hidden,), "zeros"),
+        Weight(at + "up", (wide, hidden)),
+        Weight(at + "up_bias", (wide,), "zeros"),
+        Weight(at + "down", (hidden, wide)),
+        Weight(at + "down_bias", (hidden,), "zeros"),
+    ]
+
+
+def norm_weights(hidden: int) -> list[Weight]:
+    """Return the weights of the norm before the output layer."""
+    return [Weight("norm_scale", (hidden,), "ones"), Weight("norm_shift", (hidden,), "zeros")]
+
+
+def initial(weight: Weight, seed: int) -> Tensor:
+    """Return a weight's first values, float32 on the CPU; padded rows are 0."""
+    if weight.start != "normal":
+        return torch.zeros(weight.shape) if weight.start == "zeros" else torch.ones(weight.shape)
+    if weight.real < 0:
+        return _normal(weight.shape, (seed, *weight.name.encode()))
+    rows, width = weight.shape
+    values = torch.zeros(rows, width)
+    last = weight.first + weight.real
+    for block in range(weight.first // _BLOCK_ROWS, -(-last // _BLOCK_ROWS)):
+        start = block * _BLOCK_ROWS
+        drawn = _normal((_BLOCK_ROWS, width), (seed, block, *weight.name.encode()))
+        begin, end = max(start, weight.first), min(start + _BLOCK_ROWS, last)
+        values[begin - weight.first : end - weight.first] = drawn[begin - start : end - start]
+    return values
+
+
+def _normal(shape: tuple[int, ...], key: tuple[int, ...]) -> Tensor:
+    state = np.random.SeedSequence(key).generate_state(1)[0]
+    generator = torch.Generator().manual_seed(int(state))
+    return torch.empty(shape).normal_(0.0, _STD, generator=generator)
+
+
+class Store:
+    """A rank's weights by name: `values` to compute with, `main` to update, `gradients` to add to.
+
+    With bfloat16 the last two are float32; otherwise `values` and `main` are the same tensors.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, seed: int) -> None:
+        self.dtype, self.device, self.seed = dtype, device, seed
+        self.main_type = torch.float32 if dtype == torch.bfloat16 else dtype
+        self.weights: dict[str, Weight] = {}
+        self.values: dict[str, Tensor] = {}
+        self.main: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+
+    def add(self, weight: Weight) -> Tensor:
+        """Make a weight, unless it is there (tied matrices), and return it to compute with."""
+        if weight.name not in self.weights:
+            main = initial(weight, self.seed).to(self.device, self.main_type)
+            self.weights[weight.name], self.main[weight.name] = weight, main
+            self.values[weight.name] = main.to(self.dtype)
+            self.gradients[weight.name] = torch.zeros_like(main)
+        return self.values[weight.name]
+
+    def clear_gradients(self) -> None:
+        """Set all gradients to 0."""
+        for gradient in self.gradients.values():
+            gradient.zero_()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copy updated main weights to those that are computed with."""
+        for name, value in self.values.items():
+            if value is not self.main[name]:
+                value.copy_(self.main[name])

@@ -1,0 +1,1 @@
+"""A plan in time and memory, without any process: pass times, timeline, peak memory, pictures."""

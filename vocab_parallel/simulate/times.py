@@ -1,0 +1,142 @@
+"""How long every pass takes: FLOP over efficiency, and bytes over bandwidth.
+
+Vocabulary Parallelism Table 4 for the FLOP; the efficiencies are the machine's constants.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from vocab_parallel.inputs.machine import Machine, at_sequence, between, width_factor
+from vocab_parallel.inputs.model import Model, layer_forward_flops, output_flops
+from vocab_parallel.plan.dependencies import Link
+from vocab_parallel.plan.methods import find
+from vocab_parallel.plan.passes import Kind
+from vocab_parallel.plan.plans import Plan
+
+_HALF = 0.5
+"""Share of a backward pass that is B where W is a pass of its own."""
+_OUTPUT_SHARES = {"vocab-1": (1 / 3, 2 / 3), "vocab-2": (2 / 3, 1 / 3)}
+"""S and T of the sharded output layer: 2 and 4 of 6 products, or 4 and 2."""
+_IB_FIXED_MS = 0.15
+_DENSE_FIXED_MS = 0.1
+
+
+class Times(NamedTuple):
+    """Durations in seconds: per rank the passes by (kind, chunk), and the links' delays."""
+
+    passes: tuple[Mapping[tuple[Kind, int], float], ...]
+    delays: Mapping[Link, float]
+
+
+def pass_times(plan: Plan) -> Times:
+    """Return the durations of a plan's passes on its machine."""
+    ranks = tuple(_rank_times(plan, rank) for rank in range(plan.schedule.ranks))
+    return Times(ranks, _delays(plan))
+
+
+def _rank_times(plan: Plan, rank: int) -> dict[tuple[Kind, int], float]:
+    schedule = plan.schedule
+    times: dict[tuple[Kind, int], float] = {}
+    for chunk in range(schedule.chunks):
+        stage = schedule.stage(rank, chunk)
+        forward = layer_seconds(plan) * plan.layers[stage]
+        backward = 2 * forward
+        if schedule.barriers == 0:
+            more = _whole_output(plan) if stage == schedule.stages - 1 else (0.0, 0.0)
+            forward, backward = forward + more[0], backward + more[1]
+            backward += _dense_gradient(plan, 1) if stage == 0 else 0.0
+        times["F", chunk] = forward
+        times["B", chunk] = backward
+        if schedule.chunks == 2:
+            times["B", chunk] = times["W", chunk] = _HALF * backward
+    if schedule.barriers:
+        times |= _vocabulary_times(plan)
+    return times
+
+
+def layer_seconds(plan: Plan) -> float:
+    """Return the forward pass of one layer and micro-batch, slowed by overlapped collectives."""
+    machine, model = plan.machine, plan.model
+    rate = at_sequence(machine, machine.layer_tflops, model.sequence)
+    rate *= width_factor(model.hidden, machine.hidden_saturation) * 1e12
+    return plan.batch_size * layer_forward_flops(model) / rate * _overlap(plan)
+
+
+def _overlap(plan: Plan) -> float:
+    if plan.schedule.barriers == 0:
+        return 1.0
+    machine = plan.machine
+    if not plan.schedule.synchronous:
+        return machine.overlap_vocab
+    machines = plan.schedule.ranks / machine.node_ranks
+    lost = between(machine.meeting_machines, machine.meeting_share, machines)
+    return machine.overlap_interlaced / (1 - lost)
+
+
+def _output_seconds(machine: Machine, model: Model, batch_size: int) -> float:
+    wide = width_factor(model.hidden, machine.output_saturation)
+    rate = machine.output_tflops * wide * 1e12
+    return batch_size * output_flops(model) / rate
+
+
+def _whole_output(plan: Plan) -> tuple[float, float]:
+    """Return what a whole output layer adds to the last stage's F and B."""
+    total = _output_seconds(plan.machine, plan.model, plan.batch_size)
+    share = plan.machine.output_forward_share
+    return share * total, (1 - share) * total
+
+
+def _vocabulary_times(plan: Plan) -> dict[tuple[Kind, int], float]:
+    """Return IF, S, T and IB of one shard."""
+    machine, schedule = plan.machine, plan.schedule
+    algorithm = find(plan.method).output
+    s, t = _OUTPUT_SHARES[algorithm]
+    total = _output_seconds(machine, plan.model, plan.batch_size) / schedule.ranks
+    total *= machine.vocab_2_factor if algorithm == "vocab-2" else 1.0
+    total += machine.output_fixed_ms * 1e-3 * _kilotokens(plan)
+    reading = at_sequence(machine, machine.input_ms, plan.model.sequence) * 1e-3
+    times: dict[tuple[Kind, int], float] = {
+        ("IF", 0): reading * plan.batch_size,
+        ("T", 0): t * total,
+        ("IB", 0): _dense_gradient(plan, schedule.ranks),
+    }
+    for part in range(schedule.output_parts):
+        times["S", part] = s * total / schedule.output_parts
+    return times
+
+
+def _dense_gradient(plan: Plan, shards: int) -> float:
+    """Return the embedding's backward pass: it writes a gradient as large as the (sharded) matrix.
+
+    The fixed part is larger where the pass stands alone (IB) than where it ends a B.
+    """
+    size = 2 * plan.model.hidden * plan.model.vocabulary / shards
+    fixed = _IB_FIXED_MS if plan.schedule.barriers else _DENSE_FIXED_MS
+    return fixed * 1e-3 * _kilotokens(plan) + size / (plan.machine.embedding_gb_s * 1e9)
+
+
+def _kilotokens(plan: Plan) -> float:
+    return plan.batch_size * plan.model.sequence / 1024
+
+
+def _delays(plan: Plan) -> dict[Link, float]:
+    """Return the links' delays; a collective over several machines runs at the network's rate."""
+    machine, model, p = plan.machine, plan.model, plan.schedule.ranks
+    far = p > machine.node_ranks
+    rate = (machine.network_gb_s if far else machine.collective_gb_s) * 1e9
+    activations = plan.batch_size * model.sequence * model.hidden
+    all_reduce = 2 * (p - 1) / p * 2 * activations / rate
+    broadcast = 4 * (activations + plan.batch_size * model.sequence) / rate
+    statistics = 0.0 if plan.schedule.barriers == 0 else _STATISTICS_S
+    return {
+        "p2p": machine.p2p_ms * 1e-3 * _kilotokens(plan) * model.hidden / 3072,
+        "inputs": all_reduce,
+        "hidden": broadcast,
+        "statistics": statistics,
+        "gradient": all_reduce + (statistics if plan.schedule.barriers == 1 else 0.0),
+        "input gradient": broadcast / 2,
+    }
+
+
+_STATISTICS_S = 5e-5
+"""Latency of the collective of maxima and sums; its volume is a few bytes a token."""
