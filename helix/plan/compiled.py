@@ -57,7 +57,7 @@ def bare(function: Function) -> Function:
     return _compiled(function, _nrt=False)
 
 
-def _compiled(function: Function, **options: bool) -> Function:
+def _compiled(function: Function, **options: Any) -> Function:
     # numba fills this module with its settings as it starts, unseen by a type checker.
     before: object = vars(config)["CACHE_DIR"]
     config.CACHE_DIR = _FOLDER  # pyright: ignore[reportAttributeAccessIssue]

@@ -33,7 +33,7 @@ from helix.simulate.kernel_flow import (
     expected_entries,
 )
 from helix.simulate.kernel_heap import next_soon, pop
-from helix.simulate.kernel_link import send_along_route, take
+from helix.simulate.kernel_link import receive, send_along_route, take
 from helix.simulate.kernel_node import finish_layers, look_for_work, march, pass_to_next_layer
 from helix.simulate.kernel_state import (
     ACTIVE,
@@ -85,7 +85,7 @@ def _advance(w: World, load: Load, log: Log, now: float) -> float:
         if w.counts[SOON_END] > w.counts[SOON_FIRST] and time > now:
             kind, item = next_soon(w)
         elif arrival < len(load.times) and load.times[arrival] < time:
-            now = load.times[arrival]
+            now = float(load.times[arrival])
             kind, item = LAUNCH, new_slot(w, load.inputs[arrival], load.outputs[arrival])
             w.counts[ARRIVALS] += 1
         elif time > load.horizon or time == np.inf:
@@ -128,6 +128,7 @@ def _handle(w: World, load: Load, log: Log, kind: int, item: int, now: float) ->
 @bare
 def _finish(w: World, load: Load, place: int, now: float) -> None:
     count_busy(w, load, place, now)
+    receive(w, place, now)  # what came in the meantime is queued before the batch moves on
     leaves = finish_layers(w, place)
     if leaves:
         slot = w.batches[place].head

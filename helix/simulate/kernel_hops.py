@@ -13,7 +13,7 @@ from helix.plan.compiled import bare
 from helix.simulate.kernel_heap import LATER, next_number, push, soon
 from helix.simulate.kernel_link import append, tokens
 from helix.simulate.kernel_random import shuffle
-from helix.simulate.kernel_state import EVENTS, FREE, NONE, RANDOM, SWARM, TRANSMIT, World
+from helix.simulate.kernel_state import EVENTS, FREE, NONE, SHORTEST_QUEUE, SWARM, TRANSMIT, World
 from helix.simulate.system import Ints
 
 LEAST_BYTES_PER_S = 10.0  # a link with less to give counts as busy
@@ -119,42 +119,43 @@ def _assign(w: World, words: Ints, scheduler: int, place: int, now: float) -> No
         if _spare(w, w.out_links[i]) > LEAST_BYTES_PER_S:
             free[count] = w.out_links[i]
             count += 1
-    longest = 0 if scheduler == RANDOM else _shortest_queue(w, free, count)
+    shortest = _shortest_queue(w, free, count)
     before, slot = NONE, w.leaving[place].head
-    while slot != NONE and count > 0:
+    while slot != NONE:
         after = w.slots[slot].following
+        hop = w.slots[slot].hop
         if w.slots[slot].done == 0:
             shuffle(words, free, count)
-            chosen = _first_allowed(w, scheduler, longest, count)
-        else:
-            chosen = _index_of(free, count, w.route[slot, w.slots[slot].hop])
-        if chosen == NONE:
+            most = shortest if scheduler == SHORTEST_QUEUE else 1 << 60
+            w.route[slot, hop] = _first_open(w, free, count, most)
+        link = w.route[slot, hop]
+        if link == NONE or _spare(w, link) <= LEAST_BYTES_PER_S:
             before = slot
         else:
-            link = free[chosen]
-            w.route[slot, w.slots[slot].hop] = link
-            count -= 1
-            for i in range(chosen, count):
-                free[i] = free[i + 1]
+            if scheduler == SHORTEST_QUEUE:  # the original's random one shuffles used links too
+                count = _without(free, count, link)
             _unlink(w, place, before, slot)
             _begin(w, link, slot, now)
         slot = after
 
 
 @bare
-def _first_allowed(w: World, scheduler: int, longest: int, count: int) -> int:
+def _first_open(w: World, links: Ints, count: int, most: int) -> int:
+    """Return the first link with bandwidth to spare and no longer queue behind it, or NONE."""
     for i in range(count):
-        if scheduler == RANDOM or _queued(w, w.free_links[i]) <= longest:
-            return i
+        if _spare(w, links[i]) > LEAST_BYTES_PER_S and _queued(w, links[i]) <= most:
+            return links[i]
     return NONE
 
 
 @bare
-def _index_of(links: Ints, count: int, link: int) -> int:
+def _without(links: Ints, count: int, link: int) -> int:
+    """Take a link out, if it is there; return how many are left."""
+    kept = 0
     for i in range(count):
-        if links[i] == link:
-            return i
-    return NONE
+        links[kept] = links[i]
+        kept += links[i] != link
+    return kept
 
 
 @bare

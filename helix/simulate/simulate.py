@@ -31,7 +31,7 @@ from helix.simulate.kernel_state import (
 from helix.simulate.metrics import Outcome, by_node
 from helix.simulate.switches import Switches
 from helix.simulate.system import System
-from helix.simulate.workload import STAGGER_S, Offline, Scheduler, Workload
+from helix.simulate.workload import STAGGER_S, Offline, Scheduler, Workload, warm_up_s
 
 SCHEDULERS = {
     "maxflow": MAXFLOW, "swarm": SWARM, "random": RANDOM, "shortest_queue": SHORTEST_QUEUE
@@ -93,7 +93,7 @@ def make_load(
     """Return the workload in numbers."""
     offline = isinstance(workload, Offline)
     origin = system.origin_s
-    begin = origin + (workload.warm_up_s if offline else 0.0)
+    begin = origin + warm_up_s(workload)
     end = begin + workload.duration_s
     requests = azure_lengths() if offline else workload.arrivals
     times = NO_EVENTS if offline else np.array([origin + a.time_s for a in workload.arrivals])

@@ -33,3 +33,8 @@ class Online(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Workload = Offline | Online
+
+
+def warm_up_s(workload: Workload) -> float:
+    """Return how long the service runs before the window that counts begins."""
+    return workload.warm_up_s if isinstance(workload, Offline) else 0.0

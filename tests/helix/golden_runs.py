@@ -103,7 +103,9 @@ def _placement(shipped: str) -> Placement:
         return swarm(cluster, model, speed, 10 if "30b" in shipped else 20)
     if shipped.split("(")[0] in PRUNED:
         cluster = pruned(cluster, Pruning(compat=True))
-    return wired(model.layers, shipped_intervals(shipped), cluster.links)
+    # Without pruning the solver ended where it began, with the links in the cluster's order.
+    runs = shipped_intervals(shipped.replace("ilp_unpruned", "swarm"))
+    return wired(model.layers, runs, cluster.links)
 
 
 def original_flow(net: Any, placement: Placement) -> Flow:

@@ -11,6 +11,7 @@ from tests.helix.golden_runs import (
     LOADS,
     golden_system,
     scheduler,
+    separate_systems,
     systems,
     workload,
 )
@@ -58,14 +59,13 @@ def test_other_runs_are_the_artifacts(run: str) -> None:
 @pytest.mark.parametrize(
     ("shipped", "scheduler", "initial", "published"),
     [
-        ("geo.llama70b.petals", "maxflow", 20, "66.6"),
         ("geo.llama70b.swarm", "maxflow", 20, "41.6"),
         ("geo.llama70b.ilp_paper(request_scheduling)", "maxflow", 20, "99.8"),
         ("geo.llama70b.ilp_paper(request_scheduling)", "swarm", 180, "81.7"),
         ("geo.llama70b.ilp_paper(request_scheduling)", "random", 180, "87.4"),
         ("geo.llama70b.ilp_paper(request_scheduling)", "shortest_queue", 180, "83.6"),
         ("het.llama70b.swarm", "swarm", 500, "473.2"),
-        ("het.llama70b.swarm", "maxflow", 20, "574.2"),
+        ("het.llama70b.ilp_unpruned", "maxflow", 20, "574.2"),
     ],
 )
 def test_other_published_simulations(
@@ -74,3 +74,19 @@ def test_other_published_simulations(
     system = golden_system(shipped)
     outcome = simulate(system, Offline(initial=initial), scheduler, switches=compat())
     assert f"{outcome.decode_tokens_per_s:.1f}" == published
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("solution", "initials", "published"),
+    [("separate", (1, 60, 35, 110), "219.3"), ("separate_plus", (1, 60, 35, 110, 90), "285.1")],
+)
+def test_pipelines_of_the_high_heterogeneity_cluster(
+    solution: str, initials: tuple[int, ...], published: str
+) -> None:
+    total = 0.0
+    parts = separate_systems(f"het.llama70b.{solution}")
+    for system, initial in zip(parts, initials, strict=True):
+        outcome = simulate(system, Offline(initial=initial), "random", switches=compat())
+        total += outcome.decode_tokens_per_s
+    assert f"{total:.1f}" == published
