@@ -63,7 +63,7 @@ def check_twins(
     assert fast.utilisation == pytest.approx(slow.utilisation, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     systems(), st.sampled_from(SCHEDULERS), st.integers(1, 30), st.booleans(), st.floats(0.05, 0.9)
 )
