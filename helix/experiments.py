@@ -1,7 +1,7 @@
 """The named experiments, and the suites `quick` and `full` as lists of cases."""
 
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -19,32 +19,31 @@ from helix.inputs.experiment import (
 )
 from helix.inputs.roofline import Shape
 
-Verb = Literal["plan", "simulate", "run"]
+Verb = Literal["plan", "simulate"]
+Mode = Literal["offline", "online"]
 
 ONLINE_S = 1800.0
+MODES: tuple[Mode, ...] = ("offline", "online")
 
 CLUSTERS = {"single": "single24", "geo": "geo24", "het": "het42"}
 MODELS = {"llama30b": "llama1_30b", "llama70b": "llama2_70b"}
 
-Load = int | dict[str, int]
-
 
 class Case(NamedTuple):
-    """One thing to do: a verb on an experiment by a method."""
+    """One thing to do: a verb on a named experiment."""
 
     verb: Verb
     experiment: str
-    method: Method
 
 
 class Replay(NamedTuple):
     """How the artifact loads one system: queries offline, tokens/s online, by service."""
 
-    offline: Load
-    online: Load
+    offline: int | dict[str, int]
+    online: float | dict[str, float]
 
 
-def _kinds(a100: int, l4: int, t4: int) -> dict[str, int]:
+def _kinds(a100: int, l4: int, t4: int) -> dict[str, Any]:
     return {"A100": a100, "L4": l4, "T4": t4}
 
 
@@ -75,7 +74,7 @@ SCHEDULERS: dict[str, Scheduler] = {
 }
 
 
-def replay(where: str, model: str, system: str, mode: Literal["offline", "online"]) -> Experiment:
+def replay(where: str, model: str, system: str, mode: Mode) -> Experiment:
     """Return a system of sections 6.3 to 6.5 as the artifact simulates it, faults included."""
     load = REPLAYS[where, model, system]
     method = METHODS[system]
@@ -89,6 +88,7 @@ def replay(where: str, model: str, system: str, mode: Literal["offline", "online
             method=method,
             published=SOLUTIONS[system].format(where=where, model=model),
             stages=stages,
+            split="original",
         ),
         workload=WorkloadSettings(
             mode=mode,
@@ -102,19 +102,17 @@ def replay(where: str, model: str, system: str, mode: Literal["offline", "online
     )
 
 
-def searched(where: str, model: str, mode: Literal["offline", "online"]) -> Experiment:
-    """Return the same question with a placement of our own, at Helix's load, simulated right."""
+def searched(where: str, model: str, mode: Mode) -> Experiment:
+    """Return the same question with a placement of our own, at Helix's load and with its faults."""
     base = replay(where, model, "helix", mode)
     load = REPLAYS[where, model, "helix"]
-    rate = load.online if isinstance(load.online, int) else sum(load.online.values())
+    rate = sum(load.online.values()) if isinstance(load.online, dict) else load.online
     return msgspec.structs.replace(
         base,
         name=f"{where}-{model}-search-{mode}",
         about=f"our own placement of {MODELS[model]} on {CLUSTERS[where]}, {mode}",
         search=SearchSettings(),
-        workload=msgspec.structs.replace(
-            base.workload, initial=20, tokens_per_s=rate, compat=False
-        ),
+        workload=msgspec.structs.replace(base.workload, initial=20, tokens_per_s=rate),
     )
 
 
@@ -151,19 +149,41 @@ def own_cluster() -> Experiment:
 @cache
 def named() -> dict[str, Experiment]:
     """Return all named experiments."""
-    modes: tuple[Literal["offline", "online"], ...] = ("offline", "online")
     found = [own_cluster()]
     for where, model, system in REPLAYS:
-        found += [replay(where, model, system, mode) for mode in modes]
+        found += [replay(where, model, system, mode) for mode in MODES]
     for where, model in dict.fromkeys((w, m) for w, m, _ in REPLAYS):
-        found += [searched(where, model, mode) for mode in modes]
+        found += [searched(where, model, mode) for mode in MODES]
     return {experiment.name: experiment for experiment in found}
 
 
-def _replays(*clusters: str) -> list[Case]:
-    return [
-        Case("simulate", replay(w, m, s, mode).name, replay(w, m, s, mode).search.method)
-        for w, m, s in REPLAYS
-        for mode in ("offline", "online")
-        if w in clusters
-    ]
+def _replays(*clusters: str) -> tuple[Case, ...]:
+    return tuple(
+        Case("simulate", f"{where}-{model}-{system}-{mode}")
+        for where, model, system in REPLAYS
+        for mode in MODES
+        if where in clusters
+    )
+
+
+def _searches(*questions: tuple[str, str]) -> tuple[Case, ...]:
+    return tuple(
+        case
+        for where, model in questions
+        for case in (
+            Case("plan", f"{where}-{model}-search-offline"),
+            Case("simulate", f"{where}-{model}-search-offline"),
+            Case("simulate", f"{where}-{model}-search-online"),
+        )
+    )
+
+
+LARGE, SMALL = "llama70b", "llama30b"
+SUITES: dict[str, tuple[Case, ...]] = {
+    "quick": (*_replays("single", "geo"), *_searches(("single", LARGE), ("geo", LARGE))),
+    "full": (
+        *_replays("single", "geo", "het"),
+        *_searches(("single", LARGE), ("geo", LARGE), ("het", LARGE)),
+        *_searches(("single", SMALL), ("geo", SMALL)),
+    ),
+}

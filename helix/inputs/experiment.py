@@ -95,13 +95,15 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """separate, published: the cluster whose KV capacities are taken; empty: its own."""
     stages: int = 0
     """swarm: how many stages; 0: the most that its rule allows."""
+    split: Literal["least-latency", "original"] = "least-latency"
+    """Which of several maximum flows sets the routing weights; original: networkx's, as there."""
     partial: bool = False
     """Let work enter a machine in the middle of its layers."""
-    chains: int = 12
+    chains: int = 8
     """search: independent annealing chains."""
-    evaluations: int = 400_000
+    evaluations: int = 250_000
     """search: placements that each chain evaluates."""
-    simulations: int = 80
+    simulations: int = 160
     """search, simulated: placements that are simulated."""
     time_limit_s: float = 300.0
     """Stop then with the best so far; what a budget finds is the same every time, a time is not."""

@@ -96,8 +96,8 @@ def roofline(shape: Shape, gpu: Gpu, gpus: int = 1) -> Profile:
     rate = gpus * DOUBLING ** math.log2(gpus)
     bandwidth = rate * gpu.memory_gb_per_s * 1e9 * MEMORY_SHARE
     flops = rate * gpu.tflops * 1e12 * FLOPS_SHARE
-    most = int(WEIGHTS * memory / shape.layer_bytes)
-    if most < 1:
+    limits = limits_of(shape, memory)
+    if not limits:
         raise InputError(
             f"a layer takes {shape.layer_bytes / 1e9:.2f} GB, but {gpus} GPUs of"
             f" {gpu.memory_gb:g} GB spare {WEIGHTS * memory / 1e9:.2f} GB for weights"
@@ -107,7 +107,6 @@ def roofline(shape: Shape, gpu: Gpu, gpus: int = 1) -> Profile:
         moved = shape.layer_bytes + kv_tokens * shape.kv_bytes
         return max(moved / bandwidth, 2 * tokens * shape.parameters / flops)
 
-    limits = tuple(_limits(shape, memory, held) for held in range(1, most + 1))
     prompts = [0, *range(256, limits[0].prompt_tokens + 1, 256)]
     decodes = [0, *(d for d in range(2, MOST_DECODES + 2, 2))]
     return Profile(
@@ -115,6 +114,12 @@ def roofline(shape: Shape, gpu: Gpu, gpus: int = 1) -> Profile:
         decode=Curve(tuple(decodes), tuple(seconds(n, n * CONTEXT) if n else 0.0 for n in decodes)),
         limits=limits,
     )
+
+
+def limits_of(shape: Shape, memory: float) -> tuple[Limits, ...]:
+    """Return the limits of a machine of so many bytes for 1, 2, ... layers; empty if none fits."""
+    most = int(WEIGHTS * memory / shape.layer_bytes)
+    return tuple(_limits(shape, memory, held) for held in range(1, most + 1))
 
 
 def _limits(shape: Shape, memory: float, held: int) -> Limits:

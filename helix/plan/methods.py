@@ -43,12 +43,11 @@ class Question(NamedTuple):
     speed: Throughput
     search: SearchSettings
     named: str  # the shipped cluster's name, if it is one
-    compat: bool  # take the original's flow split (where it is unique) and links
 
     def alone(self, placement: Placement, name: str = "all") -> Service:
         """Return the service of a placement on the whole cluster."""
         everything = tuple(range(len(self.cluster.nodes)))
-        if self.compat:
+        if self.search.split == "original":
             flow = original_flow(self.cluster, self.model, placement, self.speed)
         else:
             flow = least_latency_flow(
@@ -86,8 +85,8 @@ def ask(experiment: Experiment) -> Question:
             " machines or serve a smaller model"
         )
     speed = throughput(model, profiles, cluster.kind_counts())
-    shipped, compat = experiment.cluster.named, experiment.workload.compat
-    return Question(cluster, model, profiles, speed, experiment.search, shipped, compat)
+    shipped = experiment.cluster.named
+    return Question(cluster, model, profiles, speed, experiment.search, shipped)
 
 
 def make_plan(
@@ -167,7 +166,7 @@ def _published(question: Question, seed: int) -> Made:
     for one in published(question.search.published, question.named):
         part = [i for i, node in enumerate(question.cluster.nodes) if one.kind in ("", node.kind)]
         whole = question
-        if one.keep_links and question.compat:
+        if one.keep_links and question.search.split == "original":
             pruning = Pruning(min_keep=one.keep_links, max_keep=one.keep_links, compat=True)
             whole = question._replace(cluster=pruned(question.cluster, pruning))
         services.append(_one_of(whole, part, one.intervals, one.partial, one.kind or "all"))

@@ -1,0 +1,233 @@
+"""The command line: parse, call, print. The verbs and options are the same in every package."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+import typer
+from rich.console import Console
+
+from common.case import resolve, to_toml
+from common.errors import InputError
+from common.log import guard, setup
+from helix import cases, show
+from helix.experiments import SUITES, named
+from helix.inputs.experiment import Experiment, Method, Objective
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Helix: one large model served over unlike GPUs and networks.",
+)
+
+Name = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="A named experiment or the path of a TOML.")
+]
+Out = Annotated[Path, typer.Option(help="Folder of plans, records and the report.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATH=VALUE", help="Change a field of the experiment; repeatable."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show details and tracebacks.")]
+PlanFile = Annotated[Path | None, typer.Option(help="Take this plan instead of making one.")]
+Again = Annotated[bool, typer.Option(help="Redo finished cases too.")]
+
+RESULTS = Path("results")
+
+
+@app.command(name="list")
+def list_(
+    json: Annotated[bool, typer.Option(help="Print JSON.")] = False,
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """List the named experiments and what their last records cost."""
+    with guard(verbose):
+        rows = show.listed(cases.Folder(out))
+        if json:
+            print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+        else:
+            Console().print(show.listed_table(rows))
+
+
+@app.command()
+def inputs(
+    experiment: Name,
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Print an experiment as TOML, checked: the file to start one's own from."""
+    with guard(verbose):
+        value = _experiment(experiment, set)
+        value.load_profiles(value.cluster.load())
+        print(to_toml(value), end="")
+
+
+@app.command()
+def profile(
+    experiment: Name,
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure one layer of the experiment's model on this machine, into profile files."""
+    with guard(verbose):
+        setup(cases.ARTIFACT, out, verbose)
+        value, folder = _experiment(experiment, set), cases.Folder(out)
+        from helix.measure import measure
+
+        print(measure(value, folder.profiles(value), seed))
+        print(f"  --set profile.source={folder.profiles(value)}")
+
+
+@app.command()
+def plan(
+    experiment: Name,
+    method: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(get_args(Method))}.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help=f"Of search: one of {', '.join(get_args(Objective))}.")
+    ] = None,
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Place the model's layers; print flow, bound and gap; write the plan."""
+    with guard(verbose):
+        setup(cases.ARTIFACT, out, verbose)
+        value, folder = _experiment(experiment, set), cases.Folder(out)
+        value = cases.with_method(
+            value,
+            _one_of(method, get_args(Method), "--method"),
+            _one_of(objective, get_args(Objective), "--objective"),
+        )
+        _, done = cases.do("plan", value, folder, seed=seed)
+        Console().print(show.plan_table(done.plan))
+        print(done.summary)
+        print(f"plan: {folder.plan(value)}")
+
+
+@app.command()
+def simulate(
+    experiment: Name,
+    plan: PlanFile = None,
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the experiment's workload by the plan, simulated request by request."""
+    with guard(verbose):
+        setup(cases.ARTIFACT, out, verbose)
+        value, folder = _experiment(experiment, set), cases.Folder(out)
+        record, done = cases.do("simulate", value, folder, seed=seed, given=plan)
+        Console().print(show.latency_table(record))
+        print(done.summary)
+
+
+@app.command()
+def run(
+    experiment: Name,
+    plan: PlanFile = None,
+    world_size: Annotated[int | None, typer.Option(help="Machines to serve on.")] = None,
+    backend: Annotated[str, typer.Option(help="gloo or nccl.")] = "",
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Not in this version: serving for real. Refuses; the verb simulate plays the plan."""
+    with guard(verbose):
+        _experiment(experiment, set)
+        raise InputError("serving for real is not in this version; 'simulate' plays the plan")
+
+
+@app.command()
+def report(
+    suite: Annotated[str | None, typer.Argument(help="quick, full or own; default all.")] = None,
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Print the claims, write figures and report.html; exit 1 if a claim fails."""
+    with guard(verbose):
+        setup(cases.ARTIFACT, None, verbose)
+        _report(out, suite)
+
+
+@app.command()
+def quick(
+    again: Again = False,
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Do the quick suite (minutes on a laptop) and report."""
+    _suite("quick", again, out, seed, set, verbose)
+
+
+@app.command()
+def full(
+    again: Again = False,
+    out: Out = RESULTS,
+    seed: Seed = 0,
+    set: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Do all experiments and report."""
+    _suite("full", again, out, seed, set, verbose)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="helix")
+
+
+def _suite(
+    suite: Literal["quick", "full"],
+    again: bool,
+    out: Path,
+    seed: int,
+    overrides: list[str] | None,
+    verbose: bool,
+) -> None:
+    with guard(verbose):
+        if overrides:
+            raise InputError(
+                f"--set changes one experiment, but {suite} is a fixed suite; use"
+                " 'plan EXPERIMENT --set ...'"
+            )
+        setup(cases.ARTIFACT, out, verbose)
+        cases.run_suite(suite, cases.Folder(out), seed=seed, again=again)
+        _report(out, suite)
+
+
+def _report(out: Path, suite: str | None) -> None:
+    from helix.report import write_report
+
+    if suite is not None and suite not in (*SUITES, cases.OWN):
+        raise InputError(f"no suite {suite!r}; expected one of {', '.join((*SUITES, cases.OWN))}")
+    if not write_report(cases.Folder(out), suite):
+        sys.exit(1)
+
+
+def _experiment(name: str, overrides: list[str] | None) -> Experiment:
+    return resolve(name, named(), Experiment, overrides or ())
+
+
+def _one_of(wanted: str | None, known: tuple[str, ...], option: str) -> Any:
+    if wanted is None or wanted in known:
+        return wanted
+    raise InputError(f"{option} is {wanted!r}, expected one of {', '.join(known)}")

@@ -1,0 +1,111 @@
+"""Plans and experiments as tables for the terminal."""
+
+from collections.abc import Iterable
+
+import msgspec
+from rich.table import Table
+
+from common.record import Record, latest
+from helix.cases import OWN, PERCENTILES, Folder
+from helix.claiming import load_claims
+from helix.experiments import SUITES, named
+from helix.inputs.cluster import FIRST
+from helix.plan.placement import UNUSED
+from helix.plan.plans import Plan
+
+
+def plan_table(plan: Plan) -> Table:
+    """Return which machine holds which layers, and what passes through it."""
+    table = Table(
+        title=f"{plan.experiment}: {plan.flow:.2f} tokens/s of at most {plan.bound:.2f}"
+        f" ({plan.method}, {plan.objective})",
+        title_justify="left",
+    )
+    for column in ("service", "machine", "kind", "layers", "tokens/s", "share", "next"):
+        table.add_column(column, justify="right" if column in ("tokens/s", "share") else "left")
+    for service in plan.services:
+        order = sorted(range(len(service.machines)), key=lambda i: service.intervals[i])
+        for i in order:
+            first, end = service.intervals[i]
+            if (first, end) == UNUSED:
+                machine = service.machines[i]
+                table.add_row(service.name, str(machine), plan.machines[machine], "unused")
+                continue
+            through = sum(r.flow for r in service.routes if r.tail == i + FIRST)
+            following = [
+                "out" if r.head < FIRST else str(service.machines[r.head - FIRST])
+                for r in service.routes
+                if r.tail == i + FIRST and (r.flow > 0 or service.flow <= 0)
+            ]
+            table.add_row(
+                service.name,
+                str(service.machines[i]),
+                plan.machines[service.machines[i]],
+                f"{first}-{end - 1}",
+                f"{through:.1f}",
+                f"{through / service.flow:.2f}" if service.flow > 0 else "",
+                " ".join(following),
+            )
+    return table
+
+
+def latency_table(record: Record) -> Table:
+    """Return a simulation's throughput and latencies."""
+    values = {metric.name: metric.value for metric in record.metrics}
+    table = Table("", *PERCENTILES, "mean")
+    for phase in ("prompt", "decode"):
+        names = (*PERCENTILES, "mean")
+        table.add_row(f"{phase}, s", *(f"{values[f'{phase}.{name}']:.3f}" for name in names))
+    return table
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """One named experiment with the claims it serves and what its last records cost."""
+
+    name: str
+    about: str
+    suites: tuple[str, ...]
+    claims: tuple[str, ...]
+    hardware: str
+    wall_s: float | None
+    """Of its last records together."""
+    peak_rss: int | None
+    """Largest of them, bytes."""
+
+
+def listed(folder: Folder) -> list[Listed]:
+    """Return all named experiments."""
+    claims = load_claims()
+    records = [r for suite in (*SUITES, OWN) for r in latest(folder.records(suite).read())]
+    rows = list[Listed]()
+    for name, experiment in named().items():
+        mine = [record for record in records if record.experiment == name]
+        rows.append(
+            Listed(
+                name=name,
+                about=experiment.about,
+                suites=tuple(
+                    s for s, cases in SUITES.items() if name in {c.experiment for c in cases}
+                ),
+                claims=tuple(claim.id for claim in claims if claim.experiment == name),
+                hardware="CPU",
+                wall_s=sum(record.wall_s for record in mine) if mine else None,
+                peak_rss=max(record.peak_rss for record in mine) if mine else None,
+            )
+        )
+    return rows
+
+
+def listed_table(rows: Iterable[Listed]) -> Table:
+    """Return the listing as a table."""
+    table = Table("experiment", "suites", "claims", "about", "wall s", "peak MB")
+    for row in rows:
+        table.add_row(
+            row.name,
+            " ".join(row.suites),
+            str(len(row.claims)),
+            row.about,
+            "" if row.wall_s is None else f"{row.wall_s:.1f}",
+            "" if row.peak_rss is None else f"{row.peak_rss / 1e6:.0f}",
+        )
+    return table

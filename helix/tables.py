@@ -1,0 +1,139 @@
+"""The tables of Helix's report section, from records."""
+
+from collections.abc import Sequence
+
+from common.page import Table
+from common.record import Record
+from helix.cases import PERCENTILES
+from helix.experiments import MODES, REPLAYS
+from helix.published import printed
+
+Cell = str | int | float | bool | None
+
+
+def metric(record: Record | None, name: str) -> float | None:
+    """Return a record's metric, None if it or the record is not there."""
+    if record is None:
+        return None
+    return next((m.value for m in record.metrics if m.name == name), None)
+
+
+def find(records: Sequence[Record], experiment: str, verb: str = "simulate") -> Record | None:
+    """Return the record of an experiment, None if there is none."""
+    for record in records:
+        if record.experiment == experiment and record.case["verb"] == verb:
+            return record
+    return None
+
+
+def throughput(records: Sequence[Record]) -> Table:
+    """Return the systems of sections 6.3 to 6.5 beside what the artifact prints."""
+    rows = list[tuple[Cell, ...]]()
+    for where, model, system in REPLAYS:
+        cells: list[Cell] = [f"{where}, {model}", system]
+        for mode in MODES:
+            record = find(records, f"{where}-{model}-{system}-{mode}")
+            theirs = printed(where, model, system, mode)
+            ours = metric(record, "decode.throughput")
+            cells += [theirs and theirs.decode, None if ours is None else round(ours, 2)]
+        if cells[3] is not None or cells[5] is not None:
+            rows.append(tuple(cells))
+    return Table(
+        title="Decoded tokens/s with the artifact's placements, simulated",
+        columns=(
+            "cluster, model", "system", "offline: printed", "ours", "online: printed", "ours",
+        ),
+        rows=tuple(rows),
+        note="Printed: README of the artifact, sections 6.3 to 6.5. Ours: its placements, loads and"
+        " faults (compat) in our simulator. Systems are offered different loads online.",
+    )  # fmt: skip
+
+
+def latencies(records: Sequence[Record]) -> Table:
+    """Return every percentile that the artifact prints beside ours."""
+    rows = list[tuple[Cell, ...]]()
+    for where, model, system in REPLAYS:
+        record = find(records, f"{where}-{model}-{system}-online")
+        theirs = printed(where, model, system, "online")
+        if record is None or theirs is None:
+            continue
+        for phase, values in (("prompt", theirs.prompt_s), ("decode", theirs.decode_s)):
+            ours = [metric(record, f"{phase}.{name}") for name in PERCENTILES]
+            pairs = zip(values, ours, strict=True) if values else ()
+            cells = [f"{a:.2f} / {b:.2f}" for a, b in pairs if b is not None]
+            rows.append((f"{where}, {model}", system, phase, *cells))
+    return Table(
+        title="Latencies online in seconds: printed / ours",
+        columns=("cluster, model", "system", "phase", *PERCENTILES),
+        rows=tuple(row for row in rows if len(row) == 3 + len(PERCENTILES)),
+        note="A decode's latency is that of one token. Printed: README of the artifact.",
+    )
+
+
+def found(records: Sequence[Record]) -> Table:
+    """Return our own placements beside the artifact's at the same load."""
+    rows = list[tuple[Cell, ...]]()
+    for where, model in dict.fromkeys((w, m) for w, m, _ in REPLAYS):
+        name = f"{where}-{model}-search"
+        for mode in MODES:
+            ours = find(records, f"{name}-{mode}")
+            theirs = find(records, f"{where}-{model}-helix-{mode}")
+            if ours is None:
+                continue
+            rate, base = metric(ours, "decode.throughput"), metric(theirs, "decode.throughput")
+            more = 100 * (rate / base - 1) if rate and base else None
+            rows.append(
+                (
+                    f"{where}, {model}, {mode}",
+                    _short(base),
+                    _short(rate),
+                    _short(more, 3),
+                    *(_short(metric(r, f"{p}.p50"), 3) for p in ("prompt", "decode")
+                      for r in (theirs, ours)),
+                )
+            )  # fmt: skip
+    return Table(
+        title="Placements of our own search, simulated",
+        columns=(
+            "question", "tokens/s: Helix", "ours", "more, %", "prompt p50, s: Helix", "ours",
+            "decode p50, s: Helix", "ours",
+        ),
+        rows=tuple(rows),
+        note="Both simulated here, on the same requests, which the search has not seen: it is"
+        " tuned on lengths drawn from another seed.",
+    )  # fmt: skip
+
+
+def placements(records: Sequence[Record]) -> Table:
+    """Return what every placing found, with its bound and its work."""
+    rows = [
+        (
+            record.experiment,
+            str(record.case["method"]),
+            str(record.case["objective"]),
+            _short(metric(record, "plan.flow"), 6),
+            _short(metric(record, "plan.bound"), 6),
+            _short(metric(record, "plan.estimate")),
+            _short(metric(record, "plan.simulated")),
+            metric(record, "plan.evaluations"),
+            metric(record, "plan.simulations"),
+            record.seed,
+            _short(metric(record, "plan.time"), 3),
+        )
+        for record in records
+        if record.case["verb"] == "plan"
+    ]
+    return Table(
+        title="Placements found, planned",
+        columns=(
+            "experiment", "method", "objective", "flow, tokens/s", "bound", "decode estimate",
+            "simulated in the search", "placements evaluated", "simulated", "seed", "time, s",
+        ),
+        rows=tuple(rows),
+        note="The bound is on the flow of any placement: what the machines can compute, links left"
+        " out. A placement of less flow may serve more: latency and KV caches bound the service.",
+    )  # fmt: skip
+
+
+def _short(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
