@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster
 from helix.inputs.model import Model
 from helix.inputs.profile import Profiles
+from helix.plan.flow import Flow
 from helix.plan.max_flow import max_flow
 from helix.plan.min_cost_flow import min_cost_max_flow
 from helix.plan.placement import Placement
@@ -36,14 +37,6 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     heads: NDArray[np.int64]
     capacities: NDArray[np.float64]  # tokens per second
     links: int
-
-
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """A maximum flow: its value and, by link, flow and capacity; tokens per second."""
-
-    value: float
-    links: tuple[float, ...]
-    capacities: tuple[float, ...]
 
 
 def network(cluster: Cluster, model: Model, placement: Placement, speed: Throughput) -> Network:

@@ -15,7 +15,8 @@ from helix.inputs.model import Model
 from helix.inputs.profile import Profiles
 from helix.plan.baselines import petals, swarm
 from helix.plan.bounds import capped_compute_bound
-from helix.plan.flow_graph import Flow, least_latency_flow, placement_flow
+from helix.plan.flow import Flow
+from helix.plan.flow_graph import least_latency_flow, placement_flow
 from helix.plan.homogeneous import homogeneous
 from helix.plan.original_flow import original_flow
 from helix.plan.pipelines import Pipeline, separate_pipelines

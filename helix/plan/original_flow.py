@@ -10,7 +10,8 @@ import numpy as np
 
 from helix.inputs.cluster import Cluster
 from helix.inputs.model import Model
-from helix.plan.flow_graph import BEGIN, FINISH, Flow, flow_of, network
+from helix.plan.flow import Flow
+from helix.plan.flow_graph import BEGIN, FINISH, flow_of, network
 from helix.plan.placement import Placement
 from helix.plan.throughput import Throughput
 

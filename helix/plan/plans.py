@@ -9,7 +9,7 @@ import msgspec
 
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, Cluster, place_name
-from helix.plan.flow_graph import Flow
+from helix.plan.flow import Flow
 from helix.plan.placement import UNUSED, Placement, by_ends
 
 

@@ -16,7 +16,7 @@ from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster
 from helix.inputs.model import Model
 from helix.inputs.profile import Curve, Limits, Profile, Profiles
-from helix.plan.flow_graph import Flow
+from helix.plan.flow import Flow
 from helix.plan.placement import Placement
 
 Ints = NDArray[np.int64]

@@ -8,7 +8,8 @@ import networkx as nx
 from helix.inputs.cluster import SINK
 from helix.inputs.requests import generated_arrivals
 from helix.plan.baselines import petals, swarm
-from helix.plan.flow_graph import Flow, network
+from helix.plan.flow import Flow
+from helix.plan.flow_graph import network
 from helix.plan.pipelines_published import published_pipelines
 from helix.plan.placement import Placement, wired
 from helix.plan.pruning import Pruning, pruned

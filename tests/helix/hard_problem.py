@@ -1,7 +1,7 @@
 """A problem that no solver here finishes in a minute, with a known solution."""
 
-from helix.plan.milp_matrices import MilpOptions, milp_matrices
 from helix.plan.milp import start_vector
+from helix.plan.milp_matrices import MilpOptions, milp_matrices
 from helix.plan.solvers_matrix import Floats, Matrices
 from tests.helix.golden_inputs import shipped_intervals, situation
 

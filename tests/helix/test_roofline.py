@@ -45,5 +45,5 @@ def test_more_gpus_are_faster_but_not_as_many_times() -> None:
 
 def test_a_layer_that_does_not_fit_is_one_sentence() -> None:
     tiny = Gpu(memory_gb=2, memory_gb_per_s=100, tflops=5)
-    with pytest.raises(InputError, match="a layer takes 1.71 GB"):
+    with pytest.raises(InputError, match=r"a layer takes 1\.71 GB"):
         roofline(LLAMA70B, tiny)
