@@ -22,7 +22,7 @@ INTRO = (
 
 NOTES = (
     "The 8-GPU rows calibrate the model: one set of constants per machine, none per row"
-    " (vocab_parallel/data/machines.toml). The 16-GPU rows are no blind prediction: two constants of"
+    " (vocab_parallel/data/machines.toml). The 16-GPU rows are no blind test: two constants of"
     " how efficiency grows with the hidden size were chosen with Table 5's in view, the machine and"
     " the memory terms of V-Half with Table 6's. None of these rows is claimed.",
     "Outlier: the artifact's document has 17.29 % and 35.56 GB for baseline at 2048, 256k. redis of"
