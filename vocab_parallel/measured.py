@@ -125,13 +125,18 @@ def run_summary(plan: Plan, result: RunResult) -> str:
 
 
 def replay_ranks(job: Job, on_rank: Callable[[], None]) -> tuple[tuple[Metric, ...], str]:
-    """Replay ranks on this machine's GPU, or its CPU, and return metrics and a summary."""
+    """Replay ranks on this machine's GPU, or its CPU, and return metrics and a summary.
+
+    On a CPU each has the share of the cores that it would have beside the others.
+    """
     import torch
 
     from vocab_parallel.run.replay import ranks_to_replay, replay
 
     cuda = torch.cuda.is_available()
     wanted = ranks_to_replay(job)
+    if not cuda:
+        torch.set_num_threads(max(1, available_cores() // job.plan.schedule.ranks))
     found = replay(job, wanted, torch.device("cuda" if cuda else "cpu"), on_rank)
     where = torch.cuda.get_device_name() if cuda else "CPU"
     busy = tuple(rank.busy_s for rank in found)

@@ -18,6 +18,7 @@ class Outcome(NamedTuple):
     norms: list[float]
     weights: dict[str, Array]
     pieces: dict[str, dict[int, Array]]
+    evaluation: float
 
 
 def train_jobs(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
@@ -45,4 +46,5 @@ def _train(job: Job) -> Outcome:
     for name, found in pieces.items():
         weights[name] = np.concatenate([found[first] for first in sorted(found)])
     losses = [step.loss for step in steps]
-    return Outcome(losses, [step.gradient_norm for step in steps], weights, pieces)
+    norms = [step.gradient_norm for step in steps]
+    return Outcome(losses, norms, weights, pieces, trainer.evaluate())

@@ -9,6 +9,7 @@ from torch import Tensor
 from vocab_parallel.inputs.experiment import Training
 from vocab_parallel.plan.plans import Plan
 from vocab_parallel.run.data import sequences
+from vocab_parallel.run.train import EVALUATION_STEP
 from vocab_parallel.run.weights import (
     EMBEDDING,
     OUTPUT,
@@ -24,6 +25,7 @@ class Trained(NamedTuple):
     losses: list[float]
     norms: list[float]
     weights: dict[str, Tensor]
+    evaluation: float
 
 
 def train_plainly(plan: Plan, training: Training, seed: int = 0) -> Trained:
@@ -56,7 +58,10 @@ def train_plainly(plan: Plan, training: Training, seed: int = 0) -> Trained:
         norms.append(float(torch.nn.utils.clip_grad_norm_(weights.values(), clip)))
         optimizer.step()
         losses.append(float(loss.detach()))
-    return Trained(losses, norms, {name: w.detach() for name, w in weights.items()})
+    unseen = torch.from_numpy(sequences(model, count, seed=seed, step=EVALUATION_STEP))
+    loss = _loss(unseen, weights, model.layers, model.heads, training.label_smoothing)
+    trained = {name: w.detach() for name, w in weights.items()}
+    return Trained(losses, norms, trained, float(loss.detach()))
 
 
 def _loss(

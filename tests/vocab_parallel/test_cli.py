@@ -121,3 +121,20 @@ def test_quick_holds_every_claim_and_a_second_one_skips_all(tmp_path: Path) -> N
     again = vocab("quick", "--out", "res", cwd=tmp_path)
     assert again.returncode == 0
     assert len(records(tmp_path / "res/vocab_parallel/quick.jsonl")) == total
+
+
+def test_a_wrong_figure_fails_its_claim_and_exits_1(tmp_path: Path) -> None:
+    done = vocab("simulate", "paper-2048-32k", "--set", "pipeline.method=baseline", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    own = json.loads((tmp_path / "results/vocab_parallel/own.jsonl").read_text())
+    own["suite"] = "quick"
+    for metric in own["metrics"]:
+        metric["value"] *= 1.1 if metric["name"] == "mfu.of_320" else 1
+    (tmp_path / "results/vocab_parallel/quick.jsonl").write_text(json.dumps(own) + "\n")
+    reported = vocab("report", "quick", cwd=tmp_path)
+    assert reported.returncode == 1
+    claims = json.loads((tmp_path / "results/claims.json").read_text())
+    verdicts = {claim["id"]: claim["verdict"] for claim in claims}
+    assert verdicts["paper-2048-32k-baseline-mfu"] == "fail"
+    assert verdicts["paper-2048-32k-baseline-memory"] == "pass"
+    assert verdicts["numerics-vocab-1-dx"] == "missing"

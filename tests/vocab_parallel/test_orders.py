@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from tests.vocab_parallel import spec_orders
 from vocab_parallel.plan.check import find_faults, most_live, peak_live
+from vocab_parallel.plan.collectives import VOCABULARY, broadcasts
 from vocab_parallel.plan.costs import Costs
+from vocab_parallel.plan.forward_only import forward_only
 from vocab_parallel.plan.interlaced import interlaced
 from vocab_parallel.plan.layers import final_stage_layers, redistributed_layers
 from vocab_parallel.plan.methods import METHODS, make_schedule
 from vocab_parallel.plan.passes import Pass, Schedule
+from vocab_parallel.plan.play import play
 from vocab_parallel.plan.sharded import sharded
 from vocab_parallel.plan.states import rank_states
 from vocab_parallel.plan.v_half import v_half
@@ -114,6 +118,35 @@ def test_schedules_for_other_times_are_right_too(
 ) -> None:
     costs = Costs(forward=f, backward=f + more)
     assert find_faults(make_schedule(method, p, m, costs)) == ()
+
+
+@given(method=st.sampled_from(sorted(METHODS)), p=st.integers(1, 10), m=st.integers(1, 30))
+@settings(max_examples=100, deadline=None)
+def test_broadcasts_are_posted_after_their_source_and_before_their_use(
+    method: str, p: int, m: int
+) -> None:
+    schedule = make_schedule(method, p, m)
+    made = broadcasts(schedule)
+    assert len(made) == (2 * m if schedule.barriers else 0)
+    for rank, program in enumerate(schedule.programs):
+        before = list(accumulate((item.kind in VOCABULARY for item in program), initial=0))
+        for one in made:
+            use = Pass("S" if one.what == "hidden" else "IB", one.batch)
+            assert one.after <= before[program.index(use)]
+            if rank == one.root:
+                kind, chunk = ("F", schedule.chunks - 1) if one.what == "hidden" else ("B", 0)
+                assert before[program.index(Pass(kind, one.batch, chunk))] == one.after
+
+
+@given(method=st.sampled_from(sorted(METHODS)), p=st.integers(1, 8), m=st.integers(1, 20))
+@settings(max_examples=60, deadline=None)
+def test_evaluation_keeps_the_forward_passes_and_cannot_stall(method: str, p: int, m: int) -> None:
+    schedule = forward_only(make_schedule(method, p, m))
+    kinds = {item.kind for program in schedule.programs for item in program}
+    assert kinds <= {"F", "IF", "S"}
+    unit = {(kind, chunk): 1.0 for kind in ("F", "IF", "S") for chunk in (0, 1)}
+    played = play(schedule, [unit] * p, {}, meets=frozenset({"IF", "S"}))  # type: ignore[list-item]
+    assert list(map(len, played.ends)) == list(map(len, schedule.programs))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -21,7 +21,7 @@ def experiment(replay_rank: int) -> Experiment:
     )
 
 
-@pytest.mark.parametrize("method", ["baseline", "vocab-1", "vocab-2", "interlaced", "v-half"])
+@pytest.mark.parametrize("method", ["baseline", "vocab-1", "v-half-vocab-2"])
 def test_every_rank_is_busy_and_an_iteration_follows(tmp_path: Path, method: str) -> None:
     assert method in METHODS
     record, _ = do("run", experiment(-1), method, Folder(tmp_path))

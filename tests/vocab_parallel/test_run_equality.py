@@ -36,6 +36,7 @@ def train(jobs: list[Job]) -> list[Outcome]:
 def assert_equal(ours: Outcome, theirs: Trained) -> None:
     assert ours.losses == pytest.approx(theirs.losses, rel=TOLERANCE)
     assert ours.norms == pytest.approx(theirs.norms, rel=TOLERANCE)
+    assert ours.evaluation == pytest.approx(theirs.evaluation, rel=TOLERANCE)
     assert ours.weights.keys() == theirs.weights.keys()
     for name, weight in theirs.weights.items():
         np.testing.assert_allclose(ours.weights[name], weight, TOLERANCE, TOLERANCE, err_msg=name)

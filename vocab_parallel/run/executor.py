@@ -54,6 +54,10 @@ class Arriving(NamedTuple):
     tensor: Tensor
     work: dist.Work | None
 
+    def is_over(self) -> bool:
+        """Say whether the collective has ended, without waiting."""
+        return self.work is None or self.work.is_completed()
+
     def wait(self) -> Tensor:
         """Return the tensor when it is there."""
         if self.work is not None:
@@ -127,7 +131,7 @@ class Executor:
         self.gradient: dict[int, Arriving] = {}
         self.input_gradient: dict[int, Arriving] = {}
         self.sources: dict[tuple[str, int], Tensor] = {}
-        self.sending: list[Arriving] = []
+        self.sending: deque[Arriving] = deque()
 
     # Passes of the transformer layers
 
@@ -228,7 +232,7 @@ class Executor:
         if self.rank == 0:
             self.embedded[item.batch] = total
         else:
-            self.sending.append(total)
+            self._keep(total)
 
     def _output(self, item: Pass) -> None:
         batch = item.batch
@@ -259,7 +263,7 @@ class Executor:
         """Gather every rank's maxima and sums (barrier C1); Algorithm 2 also reduces dX here."""
         batch, early_MH = item.batch, None
         passed = self.passed[batch]
-        with self._beside(passed):
+        with self._beside(passed, labels):
             gathered_PKN = passed.local.new_empty(self.groups.ranks, *passed.local.shape)
             parts = list(gathered_PKN.unbind())
             dist.all_gather(parts, passed.local, group=self.groups.vocabulary)
@@ -272,7 +276,7 @@ class Executor:
                 self._reduce_gradient(batch, early_MH)
                 self.passed[batch] = passed._replace(product=None, target=None)
         if self.side is not None:
-            for tensor in found:
+            for tensor in (*found, *([] if early_MH is None else [early_MH])):
                 tensor.record_stream(torch.cuda.current_stream())
         if self.trains:
             self.found[batch] = found
@@ -327,6 +331,12 @@ class Executor:
             arriving = Arriving(tensor, work)
             (self.hidden if what == "hidden" else self.input_gradient)[batch] = arriving
 
+    def _keep(self, total: Arriving) -> None:
+        """Hold what only another rank reads until it has left, and no longer."""
+        self.sending.append(total)
+        while self.sending and self.sending[0].is_over():
+            self.sending.popleft()
+
     def _all_reduce(
         self, tensor: Tensor, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM
     ) -> Arriving:
@@ -342,15 +352,15 @@ class Executor:
         if self.rank == self.schedule.place(self.schedule.stages - 1)[0]:
             self.gradient[batch] = total
         else:
-            self.sending.append(total)
+            self._keep(total)
 
     @contextmanager
-    def _beside(self, passed: Passed) -> Iterator[None]:
+    def _beside(self, passed: Passed, labels: Labels) -> Iterator[None]:
         """Queue on the side stream (CUDA), so that passes go on while the ranks agree."""
         if self.side is None:
             yield
             return
-        for tensor in (passed.local, passed.product, passed.target):
+        for tensor in (passed.local, passed.product, passed.target, *labels):
             if tensor is not None:
                 tensor.record_stream(self.side)  # freed here, not used again before it was read
         self.side.wait_stream(torch.cuda.current_stream())

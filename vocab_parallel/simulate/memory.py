@@ -20,6 +20,8 @@ _LOGIT = 6.5
 _UNTIL_W = 32.0
 """What B leaves for W, per token and hidden unit: inputs and output gradients of the products
 (2 + 2 + 2 + 8 and 6 + 2 + 8 + 2 bytes)."""
+_PILED = 18.0
+"""Of these the output gradients, which B adds while the chunk's activations are still there."""
 _DENSE_SLACK = 0.04e9
 _RESERVED_GIB = ((2048, 1.05), (4096, 0.55))
 """What the caching allocator keeps beyond, by sequence length."""
@@ -60,6 +62,8 @@ def activations_over_time(plan: Plan, rank: int) -> list[float]:
 def _allocated(plan: Plan, rank: int, *, dense_alternative: bool) -> float:
     static = plan.machine.parameter_bytes * parameters(plan, rank)
     live = max(activations_over_time(plan, rank), default=0.0)
+    if plan.schedule.chunks == 2:
+        live += _PILED * _units(plan) * max(plan.layers)
     if plan.schedule.barriers:
         return static + live + _sharded_transients(plan)
     context, per_unit = _BASE
