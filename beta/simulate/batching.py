@@ -120,7 +120,7 @@ def _wake(s: _State, idle: list[tuple[float, int]], until: float, idle_break: bo
         model = _longest_waiting(s, group)
         if model == NOBODY and idle_break:
             break
-        if model != NOBODY and now >= s.clock[group, 0] and _serve(s, now, model, group):
+        if model != NOBODY and _serve(s, now, model, group):
             heappush(idle, (s.clock[group, 0], group))
 
 
