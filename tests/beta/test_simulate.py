@@ -73,7 +73,7 @@ def batches(draw: st.DrawFn) -> Case:
         Model(
             name=f"m{i}",
             profile=early,
-            slo_s=draw(st.floats(0.1, 2)),
+            slo_s=draw(st.one_of(st.floats(0.1, 2), st.just(np.inf))),
             rate=draw(st.floats(1, 40)),
             cv=draw(st.sampled_from([1.0, 4.0])),
         )
@@ -94,6 +94,17 @@ def test_compiled_batching_equals_its_twin(case: Case, idle_break: bool):
     assert found.finish.tolist() == twin.finish.tolist()
     assert found.good.tolist() == twin.good.tolist()
     assert found.group.tolist() == twin.group.tolist()
+
+
+def test_sizes_without_a_profile_are_not_batched_even_without_a_target():
+    model = Model(name="m", profile=PROFILES["bert-1.3b"])
+    placement = Placement((Group(Config(1, 2), (0,)),))
+    workload = Workload(np.array([0.0, 0.01, 0.02, 0.03]), np.zeros(4, np.int32))
+    found = batching.simulate(workload, placement, (model,))
+    assert found.good.all()
+    assert np.all(np.diff(found.finish) > 0.05)
+    twin = readable_batching.simulate(workload, placement, (model,))
+    assert found.finish.tolist() == twin.finish.tolist()
 
 
 def pipeline_twin(arrival: list[float], stage_s: list[float], slo: float) -> list[bool]:
