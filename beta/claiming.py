@@ -125,7 +125,7 @@ def first_met(records: Sequence[Record], sweep: str, method: str) -> float | Non
         float(record.case["x"])
         for record in records
         if (record.case["sweep"], record.case["method"]) == (sweep, method)
-        and round(attainment(record) or 0, 3) >= MET
+        and (attainment(record) or 0) >= MET
     ]
     if not met:
         return None

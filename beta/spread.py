@@ -54,8 +54,8 @@ def spread_on_ray(
     `address` is "local" (started here), "auto", host:port or ray://host:port.
     """
     try:
-        ray: Any = importlib.import_module("ray")
         _reach(address)
+        ray: Any = importlib.import_module("ray")
         ray.init(None if address == "local" else address, log_to_driver=False)
     except (ImportError, OSError, ValueError) as error:
         raise InputError(f"ray={address}: no cluster answers: {error}") from error

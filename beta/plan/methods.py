@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from beta.plan import baselines, integer
 from beta.plan.beam import replicated_by_beam
+from beta.plan.evolve import evolve, evolve_replicas
 from beta.plan.improve import improve
 from beta.plan.placement import Timetable
 from beta.plan.problem import Problem, Scored
@@ -34,6 +35,8 @@ METHODS: dict[str, Method] = {
     "mp-replan": Method(
         "mp-search anew every N seconds by the last N, swaps paid for", replan, ("SECONDS",)
     ),
+    "mp-evo": Method("evolutionary search within the time limit", evolve, limited=True),
+    "sr-evo": Method("SR by evolutionary search", evolve_replicas, limited=True),
     "mp-search": Method("AlpaServe without separation", search),
     "mp-greedy": Method("pipelines of N devices, filled greedily", baselines.fixed_groups, ("N",)),
     "mp-round-robin": Method("pipelines of 4, models dealt out in turn", baselines.round_robin),

@@ -68,8 +68,9 @@ def _batch(s: _State, now: float, model: int, group: int) -> int:
     deadline = s.deadline[s.waiting[s.head[model]]]
     best = 0
     for b in range(1, len(s.sizes)):
-        late = _last_end(s, now, b, model, group) + OVERHEAD_S > deadline
-        if s.tail[model] - s.head[model] < s.sizes[b] or late:
+        end = _last_end(s, now, b, model, group) + OVERHEAD_S
+        # an unprofiled size takes for ever, which would be in time for a request without a target
+        if s.tail[model] - s.head[model] < s.sizes[b] or end > deadline or end > NEVER:
             break
         best = b
     return best
@@ -120,7 +121,7 @@ def _wake(s: _State, idle: list[tuple[float, int]], until: float, idle_break: bo
         model = _longest_waiting(s, group)
         if model == NOBODY and idle_break:
             break
-        if model != NOBODY and now >= s.clock[group, 0] and _serve(s, now, model, group):
+        if model != NOBODY and _serve(s, now, model, group):
             heappush(idle, (s.clock[group, 0], group))
 
 

@@ -76,7 +76,7 @@ def test_all_points_of_s1_on_one_core(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.parametrize("kind", ["fast", "batching", "events"])
 @pytest.mark.benchmark(group="beta simulators")
 def test_simulator(benchmark: BenchmarkFixture, kind: str) -> None:
-    experiment = SWEEPS["rate"](named()["fig6"], 20)
+    experiment = SWEEPS["rate"](named()["fig4"], 20)
     loaded = load(experiment)
     placement = greedy(problem_of(experiment, loaded), (Config(1, 8),)).placement
     models = loaded.models

@@ -14,6 +14,7 @@ from beta.inputs.workload import Workload, gamma_workload
 from beta.plan.baselines import selective_replication
 from beta.plan.bound import fluid_work, least_work_s, upper_bound
 from beta.plan.improve import local_search
+from beta.plan.methods import solve
 from beta.plan.placement import Group, Placement, Timetable, verify
 from beta.plan.problem import Problem
 from beta.plan.replan import aligned, replan
@@ -94,6 +95,34 @@ def test_local_search_never_does_worse_and_stays_within_memory(problem: Problem)
     verify(found.placement, problem.models, problem.cluster)
     again = local_search(problem, start, time_limit_s=30, steps=12)
     assert found.placement == again.placement
+
+
+@settings(max_examples=8)
+@given(problems())
+def test_every_method_stays_within_devices_memory_and_the_bound(problem: Problem):
+    if not len(problem.train) or not all(problem.train.counts(len(problem.models))):
+        return
+    bound = upper_bound(problem).attainment
+    for name in (
+        "sr-greedy",
+        "sr-ilp",
+        "mp-search-sep",
+        "mp-ilp",
+        "mp-evo",
+        "sr-evo",
+        "mp-improve",
+    ):
+        solved = solve(problem, name, 0.2)
+        verify(solved.timetable.placements[0], problem.models, problem.cluster)
+        assert solved.train_attainment is not None
+        assert solved.train_attainment <= bound + 1e-12
+
+
+def test_evolution_is_no_worse_than_where_it_starts():
+    models = models_of(list(MIX), PROFILES, rates=[2] * 6, cv=4, slo_scale=5)
+    problem = Problem(models, Cluster(devices=6), gamma_workload(models, duration=60, seed=1))
+    assert solve(problem, "mp-evo", 1.0).score >= search(problem).score
+    assert solve(problem, "sr-evo", 0.5).score >= selective_replication(problem).score
 
 
 def test_windows_are_placed_by_the_one_before_and_swaps_are_paid_for():

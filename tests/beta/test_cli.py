@@ -61,7 +61,6 @@ def test_a_users_own_file_is_placed_and_played(tmp_path: Path):
         (("run", "small"), "not in this version"),
         (("quick", "--set", "a=1"), "unknown field"),
         (("quick", "--set", "figures=fig99"), "no figure fig99"),
-        (("quick", "--set", "figures=large", "--set", "ray=127.0.0.1:1"), "ray=127.0.0.1:1"),
         (("report",), "no records"),
     ],
 )

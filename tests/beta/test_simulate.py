@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beta.inputs.model import MIX, Model, models_of
@@ -13,10 +13,11 @@ from beta.inputs.playing import Delays, Dispatch
 from beta.inputs.profile import Config, read_profiles
 from beta.inputs.workload import Workload, gamma_workload
 from beta.plan.placement import Group, Placement, Timetable
-from beta.simulate import batching, events, fast, readable
+from beta.simulate import batching, events, fast, readable, readable_batching
 from beta.simulate.statistics import trimmed
 from beta.simulate.tables import OVERHEAD_S, tables_of
 from beta.simulate.windows import segments, simulate_timetable
+from tests.beta.golden_inputs import profiles
 
 PROFILES = read_profiles()
 CONFIGS = [Config(op, pp) for op in (1, 2, 4) for pp in (1, 2, 4, 8) if op * pp <= 8]
@@ -46,6 +47,7 @@ def test_compiled_simulator_equals_its_twin(case: Case, dispatch: Dispatch):
     assert found.group.tolist() == twin.group.tolist()
 
 
+@settings(max_examples=50)
 @given(cases())
 def test_every_request_is_answered_in_time_or_refused(case: Case):
     models, placement, workload = case
@@ -62,12 +64,47 @@ def test_every_request_is_answered_in_time_or_refused(case: Case):
         assert np.all(latency >= 0)
 
 
-@given(cases())
-def test_batching_by_ones_never_beats_its_own_deadline_rule(case: Case):
+@st.composite
+def batches(draw: st.DrawFn) -> Case:
+    early = profiles()["bert-1.3b-early"]
+    configs = [config for config in early.records if config.devices <= 8]
+    count = draw(st.integers(1, 4))
+    models = tuple(
+        Model(
+            name=f"m{i}",
+            profile=early,
+            slo_s=draw(st.one_of(st.floats(0.1, 2), st.just(np.inf))),
+            rate=draw(st.floats(1, 40)),
+            cv=draw(st.sampled_from([1.0, 4.0])),
+        )
+        for i in range(count)
+    )
+    subsets = st.sets(st.integers(0, count - 1)).map(lambda s: tuple(sorted(s)))
+    groups = draw(st.lists(st.tuples(st.sampled_from(configs), subsets), min_size=1, max_size=4))
+    placement = Placement(tuple(Group(config, members) for config, members in groups))
+    return models, placement, gamma_workload(models, duration=5, seed=draw(st.integers(0, 99)))
+
+
+@settings(max_examples=50)
+@given(batches(), st.booleans())
+def test_compiled_batching_equals_its_twin(case: Case, idle_break: bool):
     models, placement, workload = case
-    found = batching.simulate(workload, placement, models)
-    same = batching.simulate(workload, placement, models, idle_break=True)
-    assert len(found.good) == len(same.good) == len(workload)
+    found = batching.simulate(workload, placement, models, idle_break=idle_break)
+    twin = readable_batching.simulate(workload, placement, models, idle_break=idle_break)
+    assert found.finish.tolist() == twin.finish.tolist()
+    assert found.good.tolist() == twin.good.tolist()
+    assert found.group.tolist() == twin.group.tolist()
+
+
+def test_sizes_without_a_profile_are_not_batched_even_without_a_target():
+    model = Model(name="m", profile=PROFILES["bert-1.3b"])
+    placement = Placement((Group(Config(1, 2), (0,)),))
+    workload = Workload(np.array([0.0, 0.01, 0.02, 0.03]), np.zeros(4, np.int32))
+    found = batching.simulate(workload, placement, (model,))
+    assert found.good.all()
+    assert np.all(np.diff(found.finish) > 0.05)
+    twin = readable_batching.simulate(workload, placement, (model,))
+    assert found.finish.tolist() == twin.finish.tolist()
 
 
 def pipeline_twin(arrival: list[float], stage_s: list[float], slo: float) -> list[bool]:
