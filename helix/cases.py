@@ -265,7 +265,7 @@ def run_suite(suite: str, folder: Folder, *, seed: int, again: bool) -> None:
     cases: list[tuple[Verb, Experiment]] = [
         (case.verb, named()[case.experiment]) for case in SUITES[suite]
     ]
-    todo = [
+    todo: list[tuple[Verb, Experiment]] = [
         (verb, experiment)
         for verb, experiment in cases
         if (experiment.name, case_id(config_of(verb, experiment, seed))) not in finished
