@@ -95,22 +95,25 @@ def estimate(shipped: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("shipped", "simulation", "part"),
+    ("shipped", "simulation", "part", "most"),
     [
-        (SINGLE, "single.llama70b.offline.helix", 0),
-        (GEO, "geo.llama70b.offline.helix", 0),
-        ("single.llama30b.ilp.a100", "single.llama30b.offline.helix", 0),
-        ("single.llama30b.ilp.l4", "single.llama30b.offline.helix", 1),
-        ("single.llama30b.ilp.t4", "single.llama30b.offline.helix", 2),
-        ("geo.llama30b.ilp.a100", "geo.llama30b.offline.helix", 0),
-        ("geo.llama30b.ilp.t4", "geo.llama30b.offline.helix", 2),
+        (SINGLE, "single.llama70b.offline.helix", 0, 1.1),
+        (GEO, "geo.llama70b.offline.helix", 0, 1.25),
+        # Four machines in a row, and requests of one convoy: what the closed form leaves out (a
+        # convoy's gaps, prompts that come in bursts) weighs more, always to the optimistic side.
+        ("single.llama30b.ilp.a100", "single.llama30b.offline.helix", 0, 1.55),
+        ("single.llama30b.ilp.l4", "single.llama30b.offline.helix", 1, 1.55),
+        ("single.llama30b.ilp.t4", "single.llama30b.offline.helix", 2, 1.55),
+        ("geo.llama30b.ilp.a100", "geo.llama30b.offline.helix", 0, 1.3),
+        ("geo.llama30b.ilp.t4", "geo.llama30b.offline.helix", 2, 1.3),
     ],
 )
-def test_estimates_are_near_what_the_original_simulates(
-    shipped: str, simulation: str, part: int
+def test_estimates_are_optimistic_and_near_what_the_original_simulates(
+    shipped: str, simulation: str, part: int, most: float
 ) -> None:
     golden = next(s for s in GOLDEN["simulations"] if s["id"] == simulation)
-    assert estimate(shipped) == pytest.approx(golden["parts"][part]["decode"], rel=0.3)
+    simulated = golden["parts"][part]["decode"]
+    assert 0.97 * simulated < estimate(shipped) < most * simulated
 
 
 def test_a_longer_way_is_worth_less_at_equal_flow() -> None:
