@@ -13,6 +13,7 @@ from helix.inputs.cluster_source import ClusterSource
 from helix.inputs.model import Model, known_models
 from helix.inputs.profile import Profiles, read_profiles, shipped_profiles
 from helix.inputs.roofline import Gpu, Shape, known_gpus, roofline
+from helix.inputs.serving import ServeSettings
 
 Method = Literal[
     "search", "milp", "position", "petals", "swarm", "separate", "homogeneous", "published"
@@ -170,6 +171,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     profile: ProfileSource = ProfileSource()
     search: SearchSettings = SearchSettings()
     workload: WorkloadSettings = WorkloadSettings()
+    serve: ServeSettings = ServeSettings()
 
     def __post_init__(self) -> None:
         """Refuse a name that cannot name files."""

@@ -12,9 +12,6 @@ from common.errors import InputError
 from helix.run.llama import LayerWeights
 from helix.run.llama_config import LlamaConfig
 
-SPREAD = 0.05
-"""Standard deviation of random weights; large enough that answers are not all one token."""
-
 Read = Callable[[str], torch.Tensor]
 
 
@@ -86,7 +83,7 @@ def _drawn(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
         return torch.ones(shape)
     digest = sha256(f"{seed} {name}".encode()).digest()
     draw = torch.Generator().manual_seed(int.from_bytes(digest[:4]))
-    return torch.randn(shape, generator=draw) * SPREAD
+    return torch.randn(shape, generator=draw) * shape[1] ** -0.5  # keeps the size of what passes
 
 
 def _reader(folder: Path) -> Read:
