@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from helix import played
 from helix.inputs.cluster_source import ClusterSource, LinkSource, MachineGroup
 from helix.inputs.experiment import (
     ROOFLINE,
@@ -19,7 +20,7 @@ from helix.inputs.experiment import (
 )
 from helix.inputs.roofline import Shape
 
-Verb = Literal["plan", "simulate"]
+Verb = Literal["plan", "simulate", "run"]
 Mode = Literal["offline", "online"]
 
 ONLINE_S = 1800.0
@@ -154,6 +155,7 @@ def named() -> dict[str, Experiment]:
         found += [replay(where, model, system, mode) for mode in MODES]
     for where, model in dict.fromkeys((w, m) for w, m, _ in REPLAYS):
         found += [searched(where, model, mode) for mode in MODES]
+    found += played.experiments()
     return {experiment.name: experiment for experiment in found}
 
 
@@ -180,10 +182,15 @@ def _searches(*questions: tuple[str, str]) -> tuple[Case, ...]:
 
 LARGE, SMALL = "llama70b", "llama30b"
 SUITES: dict[str, tuple[Case, ...]] = {
-    "quick": (*_replays("single", "geo"), *_searches(("single", LARGE), ("geo", LARGE))),
+    "quick": (
+        *_replays("single", "geo"),
+        *_searches(("single", LARGE), ("geo", LARGE)),
+        Case("run", "played-helix-online"),
+    ),
     "full": (
         *_replays("single", "geo", "het"),
         *_searches(("single", LARGE), ("geo", LARGE), ("het", LARGE)),
         *_searches(("single", SMALL), ("geo", SMALL)),
+        *(Case("run", f"played-{system}-{mode}") for system in played.SYSTEMS for mode in MODES),
     ),
 }

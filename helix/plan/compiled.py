@@ -2,7 +2,7 @@
 
 numba looks at the modification time of the file a function stands in, not at what the function
 calls elsewhere; a kernel would survive a change of its callee in another file. So the cache lies
-in a folder named by a digest of every source of this package.
+in a folder named by a digest of every source of the packages that hold kernels.
 """
 
 import os
@@ -15,13 +15,17 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core import config
 
+KERNELS = ("inputs", "plan", "simulate")
+"""Packages of which kernels are made, with the constants that they take from one another."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _sources_digest() -> str:
     digest = sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
+    for package in KERNELS:
+        for path in sorted((Path(__file__).parents[1] / package).glob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

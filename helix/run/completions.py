@@ -22,7 +22,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """The body of a request; fields of the OpenAI interface that change nothing are ignored."""
 
-    prompt: str | list[int] | list[str] | list[list[int]]
+    prompt: str | list[int | str | list[int]]
     model: str = ""
     max_tokens: int | None = None
     temperature: float | None = None

@@ -51,9 +51,7 @@ def model_config(experiment: Experiment) -> LlamaConfig:
                 "run serves a folder of weights (serve.weights) or random ones of [model.shape];"
                 " the experiment has neither"
             )
-        return config_of_shape(
-            shape, experiment.model.layers, serve.vocabulary, serve.longest
-        )
+        return config_of_shape(shape, experiment.model.layers, serve.vocabulary, serve.longest)
     config, layers = read_config(Path(serve.weights)), experiment.model.load().layers
     if config.layers != layers:
         raise InputError(
@@ -95,13 +93,11 @@ class Deployment:
             offline = workload.mode == "offline"
             marks = HIGH_WATER[offline], EXPECTED_PART[offline]
         return [
-            Lane(
-                one.name, one.machines, self._system(one), workload.scheduler, marks, self.seed
-            )
+            Lane(one.name, one.machines, self._system(one), workload.scheduler, marks, self.seed)
             for one in services
         ]
 
-    def _system(self, one: Service):  # noqa: ANN202
+    def _system(self, one: Service):
         q = self.question
         return system_of(one, q.cluster, q.model, q.profiles)
 

@@ -11,7 +11,7 @@ import time
 import msgspec
 import numpy as np
 
-from helix.inputs.requests import Arrival, azure_lengths
+from helix.inputs.requests import Arrival, Request, azure_lengths
 from helix.plan.plans import Service
 from helix.run.head import Ask, NotNow, Running, Token
 from helix.run.lane import FEED
@@ -110,7 +110,7 @@ class Driver:
             )
             self._feeding.add(timer)
 
-    def _ask(self, drawn: Arrival) -> None:
+    def _ask(self, drawn: Arrival | Request) -> None:
         ids = [self._ids.randrange(self._vocabulary) for _ in range(drawn.input)]
         # The simulator's answers have `output` decodes after the token that the prompt gives.
         patient = isinstance(self._workload, Online)

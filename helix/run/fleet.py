@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import secrets
-import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -57,27 +56,16 @@ class Fleet:
     async def open(self, kinds: Mapping[str, int]) -> None:
         """Start Ray, or join the cluster, and listen for workers."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(start_ray, self.settings, kinds)
+        await asyncio.to_thread(self._begin, kinds)
         host = LOCAL if not self.settings.address else await asyncio.to_thread(_own_address)
         self._listener = Listener(host, self._secret, self._from_worker, self._hung_up)
 
+    def _begin(self, kinds: Mapping[str, int]) -> None:
+        start_ray(self.settings, kinds)
+
     async def start(self, part: Part) -> None:
         """Start a machine's worker and let it load its layers."""
-        import ray
-
-        options = {
-            "num_cpus": 0,
-            "num_gpus": self.settings.gpus,
-            "resources": {part.kind: 1},
-            "max_concurrency": 2,
-            "max_restarts": 0,
-        }
-        host = "" if self.settings.address else LOCAL
-        actor: Any = (
-            ray.remote(Worker)
-            .options(**options)
-            .remote(part.machine, self._secret, host, self.settings.threads)
-        )
+        actor = self._actor(part)
         try:
             async with asyncio.timeout(START_S):
                 address = await actor.address.remote()
@@ -89,10 +77,22 @@ class Fleet:
                 f""" with --resources='{{"{part.kind}": 1}}'"""
             ) from None
 
+    def _actor(self, part: Part) -> Any:
+        import ray
+
+        options = {
+            "num_cpus": 0,
+            "num_gpus": self.settings.gpus,
+            "resources": {part.kind: 1},
+            "max_concurrency": 2,
+            "max_restarts": 0,
+        }
+        host = "" if self.settings.address else LOCAL
+        made = ray.remote(Worker).options(**options)
+        return made.remote(part.machine, self._secret, host, self.settings.threads)
+
     async def load(self, part: Part) -> None:
         """Let a worker hold these layers."""
-        from ray.exceptions import RayTaskError
-
         serve = self.settings
         holding = (
             part.first, part.end, part.limits.kv_entries, serve.weights, self.seed, serve.device,
@@ -101,9 +101,10 @@ class Fleet:
         actor = self.workers[part.machine].actor
         try:
             await actor.load.remote(self.config, holding, part.limits, part.pace, serve.trace)
-        except RayTaskError as error:
-            if isinstance(error.cause, InputError):
-                raise InputError(f"machine {part.machine}: {error.cause}") from None
+        except Exception as error:
+            cause = getattr(error, "cause", error)  # Ray wraps what a worker raises
+            if isinstance(cause, InputError):
+                raise InputError(f"machine {part.machine}: {cause}") from None
             raise
 
     async def connect(self, wires: Iterable[WireTo]) -> None:
@@ -146,30 +147,30 @@ class Fleet:
         """Return what every worker is doing; those that do not answer are left out."""
         calls = [one.actor.facts.remote() for one in self.workers.values()]
         found = await asyncio.gather(*calls, return_exceptions=True)
-        return [one for one in found if isinstance(one, tuple)]
+        return [one for one in found if not isinstance(one, BaseException)]
 
     async def spans(self) -> list[BatchSpan]:
         """Return the batches of all workers."""
         calls = [one.actor.spans.remote() for one in self.workers.values()]
         found = await asyncio.gather(*calls, return_exceptions=True)
-        return [span for spans in found if isinstance(spans, list) for span in spans]
+        return [s for spans in found if not isinstance(spans, BaseException) for s in spans]
 
     async def close(self) -> None:
         """End the workers, and Ray where it was started here."""
-        import ray
-
         self._closed = True
         for link in self._links.values():
             link.close()
-        for one in self.workers.values():
-            ray.kill(one.actor)
         if self._listener is not None:
             self._listener.close()
-        await asyncio.to_thread(ray.shutdown)
-        if not self.settings.address:
-            for one in self.workers.values():  # Ray ends them too, some seconds later
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(one.pid, signal.SIGKILL)
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        import ray
+
+        if ray.is_initialized():
+            for one in self.workers.values():
+                ray.kill(one.actor)
+            ray.shutdown()
 
     def forget(self, machine: int) -> None:
         """Take a worker that is gone off the list."""

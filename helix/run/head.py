@@ -20,8 +20,11 @@ from helix.run.messages import Answer, Free, Key, Mark, Message, Pass, Refused, 
 
 log = logging.getLogger("helix")
 
-MOST_ATTEMPTS = 8
+MOST_LOSSES = 5
 """After so many machines lost under one request it fails: it may be what ends them."""
+
+MOST_TRACED = 5_000
+"""Requests that a trace holds at most."""
 
 Outcome = Literal["served", "rejected", "failed", "cancelled"]
 Reason = Literal["stop", "length"]
@@ -70,7 +73,7 @@ class Running:
         self.number, self.ask, self.came = number, ask, now
         self.out = asyncio.Queue[Token | Done]()
         self.tokens = list[int]()
-        self.attempt = 0
+        self.attempt = self.losses = 0
         self.lane: Lane | None = None
         self.way: Way | None = None
         self.reserved = 0  # tokens that the lane's books have for it
@@ -126,6 +129,7 @@ class Head:
         self.down = "the service is starting"
         self.on_end: list[Callable[[Running, Outcome], None]] = []
         self.on_token: list[Callable[[Running, Token], None]] = []
+        self.traced = list[Running]()
         self._numbers = itertools.count()
 
     # --- requests ---
@@ -157,7 +161,9 @@ class Head:
                 400,
             )
         if self.lanes and need > most:
-            return NotNow(f"{need} tokens are more than the {most} that KV caches have room for", 400)
+            return NotNow(
+                f"{need} tokens are more than the {most} that KV caches have room for", 400
+            )
         if len(self.waiting) >= self.most_waiting:
             return NotNow(f"{len(self.waiting)} requests are waiting already; try later", 429)
         return None
@@ -184,7 +190,9 @@ class Head:
             self._pass(request, 0, ids, prompt=True)
 
     def _route(self, request: Running) -> bool:
-        named = [lane for lane in self.lanes if request.ask.lane in ("", lane.name)]
+        named = [
+            lane for lane in self.lanes if request.ask.lane in ("", lane.name) and not lane.paused
+        ]
         for lane in sorted(named, key=lambda lane: lane.kv.bottleneck()) if named[1:] else named:
             way = lane.find(request.so_far)
             if way is not None:
@@ -221,8 +229,8 @@ class Head:
         elif isinstance(message, Refused):
             request = self.running.get(message.key.request)
             if request is not None and request.key == message.key:
-                log.info("request %d begins again: %s", request.number, message.why)
-                self._again(request)
+                log.debug("request %d begins again: %s", request.number, message.why)
+                self._again(request, lost=False)
                 self.pump()
 
     def _answered(self, request: Running, answer: Answer) -> None:
@@ -261,6 +269,8 @@ class Head:
             self.waiting.remove(request)
         setattr(self.books, outcome, getattr(self.books, outcome) + 1)
         request.out.put_nowait(done)
+        if self._trace and len(self.traced) < MOST_TRACED:
+            self.traced.append(request)
         for listener in self.on_end:
             listener(request, outcome)
 
@@ -273,14 +283,15 @@ class Head:
             self._send(stop.machine, Free([request.key]))
         request.way = request.lane = None
 
-    def _again(self, request: Running) -> None:
+    def _again(self, request: Running, *, lost: bool) -> None:
         """Let a request begin anew with the tokens so far, before those that wait."""
         self._leave(request)
         self.running.pop(request.number, None)
         request.attempt += 1
+        request.losses += lost
         self.books.again += 1
-        if request.attempt >= MOST_ATTEMPTS:
-            why = f"given up after {MOST_ATTEMPTS} attempts that machines did not finish"
+        if request.losses >= MOST_LOSSES:
+            why = f"given up after {MOST_LOSSES} machines were lost under this request"
             self._end(request, "failed", Done(None, NotNow(why)))
         else:
             self.waiting.appendleft(request)
@@ -303,7 +314,19 @@ class Head:
                         request.lane, request.way = lane, adopted
                         break
             if adopted is None:
-                self._again(request)
+                self._again(request, lost=False)
+        self.pump()
+
+    def lost(self, machine: int) -> None:
+        """Send nothing more that way: until `relane`, services with this machine get no requests.
+
+        Requests that pass it begin anew; the others go on.
+        """
+        for lane in self.lanes:
+            lane.paused |= machine in lane.machines
+        for request in sorted(self.running.values(), key=lambda r: -r.number):
+            if request.way is not None and request.way.passes(machine):
+                self._again(request, lost=True)
         self.pump()
 
     def watch(self) -> None:

@@ -50,7 +50,7 @@ class Api:
         state = "ok" if serving.ready else "down"
         said = {
             "status": "draining" if serving.head.closing else state,
-            "machines": sorted(serving.fleet.workers),
+            "machines": {str(m): one.pid for m, one in sorted(serving.fleet.workers.items())},
             "lost": sorted(serving.gone),
             "services": [one.name for one in serving.services],
             "running": len(serving.head.running),
@@ -181,9 +181,11 @@ async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
 @contextlib.asynccontextmanager
 async def listening(serving: Serving, host: str, port: int) -> AsyncIterator[str]:
     """Answer HTTP within the block; gives the address."""
-    runner = web.AppRunner(Api(serving).app(), access_log=None, handler_cancellation=True)
+    runner = web.AppRunner(
+        Api(serving).app(), access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+    )
     await runner.setup()
-    site = web.TCPSite(runner, host, port, shutdown_timeout=2.0)
+    site = web.TCPSite(runner, host, port)
     try:
         await site.start()
     except OSError as error:

@@ -7,6 +7,7 @@ prompt's whole way is known when it is sent.
 
 import heapq
 import random
+from itertools import pairwise
 from typing import NamedTuple
 
 from helix.inputs.cluster import FIRST, SINK, SOURCE, place_name
@@ -58,6 +59,7 @@ class Lane:
             for link, (tail, head) in enumerate(zip(system.tail, system.head, strict=True))
         }
         self.longest = self._longest()
+        self.paused = False
 
     def find(self, tokens: int) -> Way | None:
         """Return a way for a request of so many tokens so far and reserve its KV; None: no room."""
@@ -75,7 +77,7 @@ class Lane:
         if any(stop.machine not in place_of for stop in stops):
             return None
         places = [SOURCE, *(place_of[stop.machine] for stop in stops), SINK]
-        links = [self._link_of.get(ends) for ends in zip(places, places[1:], strict=False)]
+        links = [self._link_of.get(ends) for ends in pairwise(places)]
         known = tuple(link for link in links if link is not None)
         if len(known) < len(links) or self._stops(known) != stops:
             return None

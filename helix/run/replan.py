@@ -42,9 +42,16 @@ def without(question: Question, plan: Plan, gone: Iterable[int], seed: int) -> R
     return Replanned((fresh,) if fresh else (), moved=fresh is not None)
 
 
+def prepare(question: Question, seed: int) -> None:
+    """Compile the search while all is well, so that a loss is mended within seconds."""
+    _anew(question, list(range(len(question.cluster.nodes))), seed, evaluations=10)
+
+
 def _less(question: Question, one: Service, absent: set[int]) -> Service | None:
     """Return a service without the machines that are gone; None if a layer is on no other."""
-    if not absent & {m for m, run in zip(one.machines, one.intervals, strict=True) if run != UNUSED}:
+    if not absent & {
+        m for m, run in zip(one.machines, one.intervals, strict=True) if run != UNUSED
+    }:
         return one
     if one.flow <= 0:
         return None  # a pipeline whose machines hold more than their profile says
@@ -64,7 +71,9 @@ def _less(question: Question, one: Service, absent: set[int]) -> Service | None:
     return msgspec.structs.replace(made, machines=one.machines, kinds=one.kinds)
 
 
-def _anew(question: Question, alive: list[int], seed: int) -> Service | None:
+def _anew(
+    question: Question, alive: list[int], seed: int, evaluations: int = EVALUATIONS
+) -> Service | None:
     """Return a new placement on the machines that are left; None if they cannot hold the model."""
     if not alive:
         return None
@@ -80,7 +89,7 @@ def _anew(question: Question, alive: list[int], seed: int) -> Service | None:
             problem,
             [start],
             "latency-flow",
-            Budget(CHAINS, EVALUATIONS, 0, LIMIT_S, 1),
+            Budget(CHAINS, evaluations, 0, LIMIT_S, 1),
             seed,
             own.bound(),
             lambda _: 0.0,

@@ -15,6 +15,7 @@ from helix.run.deploy import Deployment
 from helix.run.drive import Measured, drive
 from helix.run.head import Books
 from helix.run.serving import served
+from helix.run.trace import write_run
 from helix.run.worker import Facts
 
 log = logging.getLogger("helix")
@@ -36,7 +37,7 @@ def run(experiment: Experiment, plan: Plan, seed: int, trace: Path) -> Ran:
 
 async def _run(deployment: Deployment, seed: int, trace: Path) -> Ran:
     if deployment.experiment.serve.load == "clients":
-        serving = await serve_clients(deployment)
+        serving = await serve_clients(deployment, trace)
         return Ran({}, serving.head.books, (), serving.events)
     async with served(deployment) as serving:
         measured = await drive(serving, seed)
@@ -44,7 +45,5 @@ async def _run(deployment: Deployment, seed: int, trace: Path) -> Ran:
         facts = await serving.fleet.facts()
         books = msgspec.structs.replace(serving.head.books)
         if deployment.experiment.serve.trace:
-            from helix.run.trace import write_run
-
             await write_run(trace, serving)
         return Ran(measured, books, facts, tuple(serving.events))

@@ -11,7 +11,7 @@ from helix.plan.plans import Service
 from helix.run.deploy import Deployment, Part, kinds_needed, same_holdings, shape_of
 from helix.run.fleet import Fleet
 from helix.run.head import Head
-from helix.run.replan import Replanned, without
+from helix.run.replan import Replanned, prepare, without
 
 log = logging.getLogger("helix")
 
@@ -35,6 +35,7 @@ class Serving:
             trace=serve.trace,
         )
         self.gone = set[int]()
+        self._restarting = set[int]()
         self.replans = 0
         self.services: tuple[Service, ...] = ()
         self.parts: dict[int, Part] = {}
@@ -54,6 +55,7 @@ class Serving:
         for one in self.services:
             log.info("serving %s", shape_of(one))
         self._spawn(self._watch())
+        self._spawn(asyncio.to_thread(prepare, deployment.question, deployment.seed))
 
     async def drain(self, seconds: float) -> None:
         """Take no more requests and let those at work end for so long."""
@@ -80,7 +82,7 @@ class Serving:
 
     # --- machines come and go ---
 
-    def _heard(self, message) -> None:  # noqa: ANN001
+    def _heard(self, message) -> None:
         self.head.heard(message)
 
     def _gone(self, machine: int) -> None:
@@ -88,15 +90,16 @@ class Serving:
             self._note(f"machine {machine} is lost")
             self.fleet.forget(machine)
             self.gone.add(machine)
+            self.head.lost(machine)
             self._spawn(self._without())
 
     async def _without(self) -> None:
         """Serve on with the machines that are left, and start the lost ones again."""
         async with self._change:
             await self._apply(await self._replanned())
-        if self.settings.restart:
-            for machine in sorted(self.gone - self.fleet.workers.keys()):
-                self._spawn(self._restart(machine))
+        for machine in sorted(self.gone - self._restarting) if self.settings.restart else ():
+            self._restarting.add(machine)
+            self._spawn(self._restart(machine))
 
     async def _replanned(self) -> Replanned:
         deployment, gone = self.deployment, sorted(self.gone)
@@ -115,30 +118,35 @@ class Serving:
         moving = [part for machine, part in parts.items() if machine not in stay]
         if any(part.machine in self.fleet.workers for part in moving):
             self.head.relane([], keep=False)  # what is at work waits until the layers have moved
-        await asyncio.gather(
-            *(self.fleet.load(p) for p in moving if p.machine in self.fleet.workers)
-        )
-        self.services, self.parts = found.services, {**self.parts, **parts}
+        await asyncio.gather(*(self._move(p) for p in moving if p.machine in self.fleet.workers))
+        self.services = found.services
         await self.fleet.connect(deployment.wires(found.services))
         self.head.relane(deployment.lanes(found.services))
         said = "; ".join(shape_of(one) for one in found.services) or "nothing can be served"
         self._note(f"planned again without {sorted(self.gone)}: {said}")
 
+    async def _move(self, part: Part) -> None:
+        """Let a machine hold other layers; one that is lost meanwhile is told by `_gone`."""
+        self.parts.pop(part.machine, None)
+        with contextlib.suppress(*_lost()):
+            await self.fleet.load(part)
+            self.parts[part.machine] = part
+
     async def _restart(self, machine: int) -> None:
         """Start a lost machine until it is there, then plan with it again."""
-        plan_parts = self.deployment.parts(self.deployment.plan.services)
-        part = plan_parts.get(machine)
-        if part is None:
-            return
-        while not self._over:
+        planned = self.deployment.parts(self.deployment.plan.services)
+        part = planned.get(machine) or self.parts.get(machine)
+        while part is not None and not self._over:
             try:
                 await self.fleet.start(part)
                 break
-            except (InputError, RuntimeError, OSError) as error:
+            except (InputError, OSError, *_lost()) as error:
                 log.warning("machine %d does not start again: %s", machine, error)
+                self.fleet.forget(machine)
                 await asyncio.sleep(RETRY_S)
         async with self._change:
-            if machine in self.fleet.workers:
+            self._restarting.discard(machine)
+            if part is not None and machine in self.fleet.workers:
                 self.gone.discard(machine)
                 self.parts[machine] = part
                 self._note(f"machine {machine} is back")
@@ -153,7 +161,7 @@ class Serving:
         log.warning("%s", what)
         self.events.append((time.time(), what))
 
-    def _spawn(self, work) -> None:  # noqa: ANN001
+    def _spawn(self, work) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -162,6 +170,13 @@ class Serving:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("the service could not mend itself", exc_info=task.exception())
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """Return what Ray raises when a worker's process is gone."""
+    from ray.exceptions import RayError
+
+    return (RayError,)
 
 
 @contextlib.asynccontextmanager

@@ -60,6 +60,7 @@ class Listener:
             except OSError:  # closed
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -76,6 +77,14 @@ class Listener:
         self._open.discard(connection)
         if sender is not None:
             self._lost(sender)
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Let the connection end when the other machine is gone without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _receive(connection: socket.socket) -> tuple[Message, bytearray]:
@@ -137,6 +146,8 @@ class Link:
 
     def _deliver(self) -> None:
         """Hand messages over when their latency has passed."""
+        with contextlib.suppress(OSError):
+            self._connected()  # at once, so that the other end learns of it if this process ends
         while (one := self._flying.get()) is not None:
             due, message, frame = one
             _sleep_until(due)
