@@ -23,7 +23,7 @@ from helix.plan.annealing import anneal, value_of
 from helix.plan.placement import UNUSED
 from helix.plan.search_flow import FIRST, fill_up
 from helix.plan.search_moves import move
-from helix.plan.search_problem import Ints, SearchProblem
+from helix.plan.search_problem import Ints, SearchProblem, scratch
 
 Objective = Literal["simulated", "latency-flow", "flow"]
 Intervals = tuple[tuple[int, int], ...]
@@ -124,7 +124,7 @@ def _chains(
         rng = np.random.default_rng([seed, number])
         first, last, value, done = anneal(
             problem, runs[:, 0].copy(), runs[:, 1].copy(), partial, loaded, rng,
-            budget.evaluations, goal,
+            budget.evaluations, goal, scratch(len(runs), problem.layers),
         )  # fmt: skip
         return _intervals(first, last), value, done
 
@@ -216,8 +216,12 @@ def estimate_of(problem: SearchProblem, intervals: Intervals, partial: bool) -> 
     starts, ends = np.array(intervals, np.int64).T.copy()
     places = len(starts) + FIRST
     flow, through = np.zeros((places, places)), np.zeros(places)
-    fill_up(starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through)
-    return value_of(problem, starts, ends, flow, through, True)
+    room = scratch(len(starts), problem.layers)
+    fill_up(
+        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through,
+        room,
+    )  # fmt: skip
+    return value_of(problem, starts, ends, flow, through, True, room)
 
 
 def _intervals(starts: Ints, ends: Ints) -> Intervals:
