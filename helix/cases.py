@@ -207,6 +207,10 @@ def do(
 ) -> tuple[Record, Done]:
     """Do a case, append its record and return both."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    if verb == "run":
+        from helix.run.deploy import model_config
+
+        model_config(experiment)  # before anything is measured or planned
     asked = measured_here(experiment, folder, seed)
     if verb == "plan":
         done = make_plan(asked, folder, seed)

@@ -20,6 +20,7 @@ Method = Literal[
 ]
 Objective = Literal["simulated", "latency-flow", "flow"]
 Scheduler = Literal["maxflow", "swarm", "random", "shortest_queue"]
+Fault = Literal["doubled_single_decode", "receiver_free_while_arriving", "shuffled_trace"]
 
 MEASURED, ROOFLINE, HERE = "measured", "roofline", "here"
 
@@ -120,17 +121,19 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Which of several maximum flows sets the routing weights; original: networkx's, as there."""
     partial: bool = False
     """Let work enter a machine in the middle of its layers."""
-    chains: int = 8
+    chains: int = 12
     """search: independent annealing chains."""
     evaluations: int = 250_000
     """search: placements that each chain evaluates."""
-    simulations: int = 160
+    simulations: int = 400
     """search, simulated: placements that are simulated."""
     time_limit_s: float = 300.0
     """Stop then with the best so far; what a budget finds is the same every time, a time is not."""
     workers: int = 0
     """Threads; 0: one per core."""
     solver: Literal["highs", "gurobi"] = "highs"
+    start: Literal["petals", "swarm", "none"] = "petals"
+    """milp: the placement that the solver begins from."""
     keep_links: int = 0
     """milp: links per machine after pruning; 0: all."""
     cap: bool = True
@@ -163,6 +166,8 @@ class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     warm_up_s: float = 60.0
     compat: bool = False
     """Keep the original simulator's faults (helix/simulate/switches.py)."""
+    right: tuple[Fault, ...] = ()
+    """With compat: faults that are put right all the same."""
 
     def __post_init__(self) -> None:
         """Refuse times and rates that are not positive."""

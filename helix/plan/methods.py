@@ -237,13 +237,22 @@ def _milp(question: Question, seed: int) -> Made:
         else None
     )
     settings = Settings(max_run_time=search.time_limit_s, seed=seed, threads=workers(search))
-    start = petals(question.cluster, question.model, question.speed, 0)
     found = milp(
         question.cluster, question.model, question.speed,
         MilpOptions(partial=search.partial, cap=search.cap, pruning=pruning), settings,
-        solver=search.solver, start=start,
+        solver=search.solver, start=_warm_start(question),
     )  # fmt: skip
     return Made((question.alone(found.placement),), _facts(found.solved, found.bound))
+
+
+def _warm_start(question: Question) -> Placement | None:
+    """Return the placement that the MILP begins from."""
+    if question.search.start == "none":
+        return None
+    if question.search.start == "petals":
+        return petals(question.cluster, question.model, question.speed, 0)
+    stages = question.search.stages or _stages(question)
+    return swarm(question.cluster, question.model, question.speed, stages)
 
 
 def _facts(solved: Solved, bound: float) -> dict[str, Any]:

@@ -217,6 +217,7 @@ def start_ray(settings: ServeSettings, kinds: Mapping[str, int]) -> None:
         )
     resources = {kind: float(count) for kind, count in kinds.items()}
     ray.init(
+        address="local",  # whatever else runs on this machine
         num_cpus=1,
         num_gpus=gpus,
         resources=resources,

@@ -54,7 +54,7 @@ def workload_of(settings: WorkloadSettings, name: str, seed: int) -> Workload:
         _of(settings.tokens_per_s, name, "tokens_per_s"),
         settings.duration_s,
         seed,
-        shuffled=settings.compat,
+        shuffled=settings.compat and "shuffled_trace" not in settings.right,
     )
     return Online(arrivals=arrivals, duration_s=settings.duration_s)
 
@@ -84,7 +84,7 @@ def serve(plan: Plan, experiment: Experiment, seed: int) -> Served:
                 system_of(one, cluster, model, profiles),
                 workload_of(settings, one.name, seed),
                 settings.scheduler,
-                switches=compat() if settings.compat else Switches(),
+                switches=compat(settings.right) if settings.compat else Switches(),
                 seed=seed,
             )
             for one in plan.services
