@@ -39,10 +39,14 @@ class FolderTokenizer:
 
     def __init__(self, path: Path) -> None:
         """Read it."""
-        from tokenizers import Tokenizer as Fast
-
         try:
+            from tokenizers import Tokenizer as Fast
+
             self._fast = Fast.from_file(str(path))
+        except ImportError:
+            raise InputError(
+                f"{path} needs the package tokenizers, which is missing: pip install tokenizers"
+            ) from None
         except Exception as error:  # the library raises its own bare exceptions
             raise InputError(f"{path}: not a tokenizer: {error}") from None
 

@@ -5,7 +5,7 @@ with every batch; process 1 the links, with every pass. Process 2 holds the requ
 its sending to its return, so that one row is one request's life.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from helix.run.engine import BatchSpan
@@ -86,7 +86,7 @@ def _begin(spans: Sequence[BatchSpan], requests: Iterable[Running]) -> float:
 
 
 def _span(
-    name: str, pid: int, tid: int, when: tuple[float, float], args: dict[str, object]
+    name: str, pid: int, tid: int, when: tuple[float, float], args: Mapping[str, object]
 ) -> Event:
     begin, seconds = when
     return {
