@@ -51,6 +51,7 @@ class Fleet:
         self._links = dict[int, Link]()
         self._secret = secrets.token_hex(16)
         self._listener: Listener | None = None
+        self._following = set[asyncio.Task[None]]()
         self._closed = False
 
     async def open(self, kinds: Mapping[str, int]) -> None:
@@ -70,6 +71,7 @@ class Fleet:
             async with asyncio.timeout(START_S):
                 address = await actor.address.remote()
                 self.workers[part.machine] = Started(actor, *address)
+                self._follow(part.machine, actor)
                 await self.load(part)
         except TimeoutError:
             raise InputError(
@@ -84,12 +86,28 @@ class Fleet:
             "num_cpus": 0,
             "num_gpus": self.settings.gpus,
             "resources": {part.kind: 1},
-            "max_concurrency": 2,
+            "max_concurrency": 3,  # one call is `hold`
             "max_restarts": 0,
         }
         host = "" if self.settings.address else LOCAL
         made = ray.remote(Worker).options(**options)
         return made.remote(part.machine, self._secret, host, self.settings.threads)
+
+    def _follow(self, machine: int, actor: Any) -> None:
+        """Tell of the actor's end, even if its connection has not told it."""
+
+        async def until_the_end() -> None:
+            from ray.exceptions import RayError
+
+            with contextlib.suppress(RayError):
+                await actor.hold.remote()
+            known = self.workers.get(machine)
+            if known is not None and known.actor is actor and not self._closed:
+                self._lost(machine)
+
+        task = asyncio.ensure_future(until_the_end())
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
 
     async def load(self, part: Part) -> None:
         """Let a worker hold these layers."""
@@ -158,6 +176,8 @@ class Fleet:
     async def close(self) -> None:
         """End the workers, and Ray where it was started here."""
         self._closed = True
+        for task in self._following:
+            task.cancel()
         for link in self._links.values():
             link.close()
         if self._listener is not None:

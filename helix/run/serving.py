@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from common.errors import InputError
 from helix.plan.plans import Service
 from helix.run.deploy import Deployment, Part, kinds_needed, same_holdings, shape_of
 from helix.run.fleet import Fleet
 from helix.run.head import Head
+from helix.run.messages import Message
 from helix.run.replan import Replanned, prepare, without
 
 log = logging.getLogger("helix")
@@ -82,7 +84,7 @@ class Serving:
 
     # --- machines come and go ---
 
-    def _heard(self, message) -> None:
+    def _heard(self, message: Message) -> None:
         self.head.heard(message)
 
     def _gone(self, machine: int) -> None:
@@ -139,18 +141,18 @@ class Serving:
         while part is not None and not self._over:
             try:
                 await self.fleet.start(part)
-                break
             except (InputError, OSError, *_lost()) as error:
                 log.warning("machine %d does not start again: %s", machine, error)
                 self.fleet.forget(machine)
                 await asyncio.sleep(RETRY_S)
-        async with self._change:
-            self._restarting.discard(machine)
-            if part is not None and machine in self.fleet.workers:
-                self.gone.discard(machine)
-                self.parts[machine] = part
-                self._note(f"machine {machine} is back")
-                await self._apply(await self._replanned())
+            async with self._change:
+                if machine in self.fleet.workers:  # else it was lost again
+                    self._restarting.discard(machine)
+                    self.gone.discard(machine)
+                    self.parts[machine] = part
+                    self._note(f"machine {machine} is back")
+                    await self._apply(await self._replanned())
+                    return
 
     async def _watch(self) -> None:
         while True:
@@ -161,7 +163,7 @@ class Serving:
         log.warning("%s", what)
         self.events.append((time.time(), what))
 
-    def _spawn(self, work) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

@@ -60,6 +60,10 @@ class Worker:
         """Return host, port and process id."""
         return (*self._listener.address, os.getpid())
 
+    def hold(self) -> None:
+        """Return never: whoever waits for it learns of this process's end."""
+        threading.Event().wait()
+
     def load(
         self, config: LlamaConfig, holding: "tuple[object, ...]", limits: Limits, pace: Pace | None,
         trace: bool,
@@ -76,21 +80,24 @@ class Worker:
         self._thread.start()
 
     def connect(self, wires: list[Wire]) -> None:
-        """Have exactly these links; those that are there already stay."""
-        old, self._links = self._links, {}
+        """Have exactly these links; those that are there already stay.
+
+        The engine goes on sending meanwhile, so the new links take the old ones' place at once.
+        """
+        old, links = self._links, dict[int, Link]()
         for wire in wires:
-            known = old.pop(wire.machine, None)
+            known = old.get(wire.machine)
             shape = ((wire.host, wire.port), wire.bytes_per_s, wire.latency_s)
             if known and (known.address, known.bytes_per_s, known.latency_s) == shape:
-                self._links[wire.machine] = known
+                links[wire.machine] = known
             else:
-                if known:
-                    known.close()
-                self._links[wire.machine] = Link(
+                links[wire.machine] = Link(
                     self.machine, self._secret, shape[0], self._failed, *shape[1:]
                 )
-        for link in old.values():
-            link.close()
+        self._links = links
+        for machine, link in old.items():
+            if links.get(machine) is not link:
+                link.close()
 
     def facts(self) -> Facts:
         """Return what the worker is doing."""

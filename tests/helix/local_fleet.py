@@ -92,6 +92,9 @@ class LocalFleet(Fleet):
     def _actor(self, part: Part) -> Any:
         return LocalActor(Worker(part.machine, self._secret, "127.0.0.1", 1))
 
+    def _follow(self, machine: int, actor: Any) -> None:
+        pass
+
     def _end(self) -> None:
         for one in self.workers.values():
             one.actor.kill()

@@ -21,7 +21,7 @@ from helix.plan import plans
 from tests.helix.local_fleet import experiment, plan
 
 ROOT = Path(__file__).parents[2]
-START_S, MEND_S, END_S = 90.0, 60.0, 30.0
+MEND_S, END_S, ANSWER_S = 90.0, 60.0, 90.0
 ASKED = {"prompt": "The quick brown fox", "max_tokens": 24, "temperature": 0}
 
 
@@ -58,14 +58,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str
 
 
 def get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=60) as response:
+    with urllib.request.urlopen(url, timeout=ANSWER_S) as response:
         return json.loads(response.read())
 
 
 def post(url: str, **body: Any) -> str:
     data = json.dumps({**ASKED, **body}).encode()
     request = urllib.request.Request(f"{url}/v1/completions", data)
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
         return json.loads(response.read())["choices"][0]["text"]
 
 

@@ -104,6 +104,35 @@ def test_a_lost_machine_ends_no_request(alone):
     asyncio.run(main())
 
 
+def test_machines_lost_again_and_again_cost_no_request(alone):
+    asked = experiment(restart=True, patience_s=30.0)
+
+    async def main() -> None:
+        async with local(asked, plan(asked, PLACEMENTS[1][0])) as serving:
+            over = asyncio.Event()
+
+            async def client(number: int) -> None:
+                while not over.is_set():
+                    assert await answer(serving, PROMPTS[number]) == alone[number]
+
+            clients = [asyncio.ensure_future(client(i)) for i in range(len(PROMPTS))]
+            for machine in (0, 3, 3, 1, 0, 0):
+                before = serving.head.books.served
+                while serving.head.books.served < before + 4:
+                    await asyncio.sleep(0.01)
+                if machine in serving.fleet.workers:
+                    serving.fleet.kill(machine)
+            while serving.gone:
+                await asyncio.sleep(0.05)
+            over.set()
+            await asyncio.gather(*clients)
+            assert serving.head.books.sent == serving.head.books.served
+            assert serving.head.books.again > 0
+            assert all(f.blocks_used == 0 for f in await settled(serving))
+
+    asyncio.run(main())
+
+
 def test_layers_move_when_nobody_else_holds_them_and_come_back(alone):
     asked = experiment(restart=True, patience_s=60.0)
 
