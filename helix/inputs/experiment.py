@@ -164,6 +164,8 @@ class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """online: a CSV of arrivals of one's own instead; see helix/README.md."""
     duration_s: float = 600.0
     warm_up_s: float = 60.0
+    timeline_s: float = 0.0
+    """Write what happens in the first so many seconds, to be opened in Perfetto."""
     compat: bool = False
     """Keep the original simulator's faults (helix/simulate/switches.py)."""
     right: tuple[Fault, ...] = ()
@@ -179,6 +181,8 @@ class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         for name, value in (counts if isinstance(counts, dict) else {"": counts}).items():
             if value < 1:
                 raise InputError(f"workload.initial {name} is {value}, expected 1 or more")
+        if not 0 <= self.timeline_s < math.inf:
+            raise InputError(f"workload.timeline_s is {self.timeline_s}, expected 0 or more")
         if not self.duration_s > 0 or not self.warm_up_s >= 0:
             raise InputError(
                 f"workload: duration_s {self.duration_s} and warm_up_s {self.warm_up_s}, expected"
@@ -197,6 +201,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     search: SearchSettings = SearchSettings()
     workload: WorkloadSettings = WorkloadSettings()
     serve: ServeSettings = ServeSettings()
+    sweep: dict[str, tuple[int | float | str | bool, ...]] = {}
+    """Fields and the values to simulate, all combinations: `"workload.tokens_per_s" = [100, 200]`;
+    the field `seed` is the seed."""
 
     def __post_init__(self) -> None:
         """Refuse a name that cannot name files."""
