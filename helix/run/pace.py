@@ -21,8 +21,15 @@ class Pace(msgspec.Struct, frozen=True):
         return self.prompt(prompt_tokens) + decode_s
 
 
+MOST_BEHIND_S = 0.5
+
+
 class Clock:
-    """Ends batches on time; what Python does between two batches is not added to them."""
+    """Ends batches on time; what Python does between two batches is not added to them.
+
+    A machine that fell behind, because this one was busy with something else, catches up while it
+    has work, by at most `MOST_BEHIND_S`: its batches then end as soon as they are done.
+    """
 
     def __init__(self, pace: Pace | None) -> None:
         """Without a pace nothing is held back."""
@@ -47,9 +54,9 @@ class Clock:
             due = self._begin + self.pace.seconds(prompt_tokens, decodes)
             if due >= now:
                 time.sleep(due - now)
-                now = due
             else:
                 self.late, self.late_s = self.late + 1, self.late_s + now - due
+            now = max(due, now - MOST_BEHIND_S)
         self._due = now
         self.busy_s += now - self._begin
         return now - self._begin
