@@ -38,6 +38,7 @@ ORIGIN: dict[Verb, Origin] = {
     "simulate": "simulated",
     "fit": "simulated",
     "published": "paper",
+    "run": "measured",
 }
 
 
@@ -163,6 +164,38 @@ def simulate(
     return Done(tuple(metrics), files, plan, summary(plan, predicted))
 
 
+def run(
+    experiment: Experiment,
+    method: str,
+    folder: Folder,
+    given: Path | None,
+    *,
+    world_size: int | None = None,
+    backend: str = "",
+    seed: int = 0,
+) -> Done:
+    """Align for real by the plan; write the log in the original's format."""
+    from puzzle.measured import choose_backend, run_metrics, run_summary, write_log
+    from puzzle.run.launch import launch
+    from puzzle.run.settings import Job, RankError
+
+    plan, running = plan_for(experiment, method, given), experiment.running
+    job = Job(plan, experiment.ppo, running, seed, choose_backend(backend))
+    with progress(running.steps, f"align {experiment.name}") as advance:
+        try:
+            result = launch(job, world_size=world_size, on_step=lambda figures: advance(1))
+        except RankError as error:
+            return Done((), (), plan, str(error), failed=True)
+    files: tuple[Path, ...] = ()
+    if is_first_rank():
+        stem = folder.home / "runs" / f"{experiment.name}.{plan.method}"
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{stem}.json").write_bytes(msgspec.json.encode(result) + b"\n")
+        log_file = write_log(plan, result, Path(f"{stem}.log"), running.steps)
+        files = (Path(f"{stem}.json"), log_file)
+    return Done(run_metrics(result), files, plan, run_summary(plan, result))
+
+
 def fit_case(method: str) -> Done:
     """Hold the cost model against the published runs; `auto` fits anew with pairs left out."""
     from puzzle.fitting import STAGES, calibration, left_out
@@ -191,6 +224,8 @@ def do(
     suite: str = OWN,
     seed: int = 0,
     given: Path | None = None,
+    world_size: int | None = None,
+    backend: str = "",
 ) -> tuple[Record, Done]:
     """Do a case, append its record and return both."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
@@ -198,6 +233,10 @@ def do(
         done = make_plan(experiment, method, folder)
     elif verb == "simulate":
         done = simulate(experiment, method, folder, given, draws=suite == OWN)
+    elif verb == "run":
+        done = run(
+            experiment, method, folder, given, world_size=world_size, backend=backend, seed=seed
+        )
     elif verb == "fit":
         done = fit_case(method)
     else:

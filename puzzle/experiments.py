@@ -8,6 +8,8 @@ import msgspec
 from puzzle.inputs.cluster import known_clusters
 from puzzle.inputs.experiment import Choice, Experiment, MethodName
 from puzzle.inputs.layout import Layout
+from puzzle.inputs.model import Llama
+from puzzle.inputs.ppo import Running
 from puzzle.inputs.workload import Workload
 
 Verb = Literal["plan", "simulate", "run", "fit", "published"]
@@ -116,13 +118,56 @@ def figure_10(actor: str, critic: str, batch: int, layout: tuple[int, int, int])
     )
 
 
+def tiny(name: str, about: str, choice: Choice, **running: object) -> Experiment:
+    """Return a small LLaMA that is really aligned on CPU ranks; text is bytes."""
+    world = choice.training.world
+    return Experiment(
+        name=name,
+        about=about,
+        method="given",
+        actor=Llama(layers=4, hidden=64, heads=4, ffn=128, vocabulary=260),
+        critic=Llama(layers=4, hidden=32, heads=4, ffn=64, vocabulary=260),
+        cluster="cpu",
+        devices=world,
+        work=Workload(
+            batch=16,
+            prompt=32,
+            answer=16,
+            micro_batch=2,
+            inference_tokens=192,
+            prefill_micro_batch=2,
+            decode_micro_batch=4,
+        ),
+        choice=choice,
+        running=msgspec.convert({"steps": 6, "timeout_s": 120.0, **running}, Running),
+    )
+
+
+ONE = Choice(schedule="sequential", inference="sequential")
+SWITCHED = Choice(training=_layout(4, 1), generation=_layout(2, 2), mapping="interleaved")
+
+
+def _tinies() -> list[Experiment]:
+    """Return the runs of this machine: the same task by layouts and schedules that must agree."""
+    in_turn = msgspec.structs.replace(SWITCHED, schedule="sequential", inference="sequential")
+    replicas = Choice(training=_layout(2, 1, 2), generation=_layout(1, 1, 4))
+    slices = Choice(training=_layout(2, 2), generation=_layout(1, 4), mapping="interleaved")
+    return [
+        tiny("tiny-cpu-1", "PPO in one process: the yardstick of the others", ONE),
+        tiny("tiny-cpu-4", "PPO on 4 ranks, switch and merged training", SWITCHED, baselines=True),
+        tiny("tiny-cpu-4-in-turn", "the same, one model after the other", in_turn),
+        tiny("tiny-cpu-4-replicas", "2 replicas that generate as 4", replicas, baselines=True),
+        tiny("tiny-cpu-4-slices", "tensor parallel, interleaved", slices, baselines=True),
+    ]
+
+
 @cache
 def named() -> dict[str, Experiment]:
     """Return all experiments by name."""
     made = [paper(cluster, pair) for cluster, pairs in PAIRS.items() for pair in pairs]
     made += [base(cluster, pair) for cluster, pairs in PAIRS.items() for pair in pairs]
     made += [figure_10(*cell) for cell in FIGURE_10]
-    made.append(_fitted())
+    made += [_fitted(), *_tinies()]
     return {experiment.name: experiment for experiment in made}
 
 
@@ -162,7 +207,21 @@ _PLANS = tuple(
 
 _PAPER = (Case("published", FITTED, "given"), Case("fit", FITTED, "given"))
 
+_REAL = tuple(
+    Case("run", name, "given") for name in ("tiny-cpu-1", "tiny-cpu-4", "tiny-cpu-4-in-turn")
+)
+_MORE_REAL = tuple(
+    Case("run", name, "given") for name in ("tiny-cpu-4-replicas", "tiny-cpu-4-slices")
+)
+
 SUITES: dict[str, tuple[Case, ...]] = {
-    "quick": (*_PAPER, *_published(), *_PLANS),
-    "full": (*_PAPER, Case("fit", FITTED, "auto"), *_published(), *_PLANS),
+    "quick": (*_PAPER, *_published(), *_PLANS, *_REAL),
+    "full": (
+        *_PAPER,
+        Case("fit", FITTED, "auto"),
+        *_published(),
+        *_PLANS,
+        *_REAL,
+        *_MORE_REAL,
+    ),
 }

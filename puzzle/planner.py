@@ -1,4 +1,4 @@
-"""The planner: layouts, micro-batches and schedules with the shortest predicted step that fits.
+"""The planner: layouts and micro-batches with the shortest predicted step that fits into memory.
 
 Training and inference depend on the training layout, generation on the generation layout; only the
 switch and memory join them. So both lists are made once, sorted, and joined best sum first, until
@@ -33,7 +33,6 @@ class Option(NamedTuple):
     seconds: float
     layout: Layout
     work: Workload
-    schedule: str
 
 
 class Candidate(NamedTuple):
@@ -111,12 +110,9 @@ def _trainings(experiment: Experiment, capacity: float) -> list[Option]:
             if states(actor, critic, layout) + flying > capacity:
                 continue
             scoring = inference_time(actor, critic, layout, work, machines.constants, merged=True)
-            for schedule in ("merged", "sequential"):
-                merged = schedule == "merged"
-                training = training_time(
-                    actor, critic, layout, work, machines.constants, merged=merged
-                )
-                found.append(Option(scoring + training, layout, work, schedule))
+            # Merged is never longer than one after the other, and holds as much.
+            training = training_time(actor, critic, layout, work, machines.constants, merged=True)
+            found.append(Option(scoring + training, layout, work))
     return sorted(found, key=lambda option: option.seconds)
 
 
@@ -138,7 +134,7 @@ def _generations(experiment: Experiment) -> list[Option]:
                 work, decode_micro_batch=size, prefill_micro_batch=prefill
             )
             seconds = generation_time(actor, layout, cut, machines.constants)
-            found.append(Option(seconds, layout, cut, ""))
+            found.append(Option(seconds, layout, cut))
     return sorted(found, key=lambda option: option.seconds)
 
 
@@ -149,12 +145,11 @@ def _candidate(experiment: Experiment, train: Option, generate: Option) -> Candi
         decode_micro_batch=generate.work.decode_micro_batch,
         prefill_micro_batch=generate.work.prefill_micro_batch,
     )
-    schedule = "merged" if train.schedule == "merged" else "sequential"
     choice = Choice(
         training=train.layout,
         generation=generate.layout,
         mapping="overlap",
-        schedule=schedule,
+        schedule="merged",
         inference="merged",
     )
     asked = msgspec.structs.replace(experiment, work=work)

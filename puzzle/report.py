@@ -76,6 +76,8 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         tables.table_3_table(records),
         tables.errors_table(records),
         tables.plans_table(records),
+        tables.runs_table(records),
+        tables.moved_table(records),
     )
     drawn = (
         figures.figure_eight(folder, records),

@@ -19,11 +19,13 @@ from puzzle.planner import Candidate
 
 def candidates_table(experiment: Experiment, candidates: Iterable[Candidate]) -> Table:
     """Return the planner's best plans, the shortest step first."""
-    table = Table(title=f"{experiment.name}: best plans, predicted (seconds)", title_justify="left")
-    for column in ("train", "generate", "micro", "decode", "schedule"):
-        table.add_column(column)
+    table = Table(
+        title=f"{experiment.name}: best plans, predicted (seconds)", title_justify="left", box=None
+    )
+    for column in ("train", "generate", "micro", "decode"):
+        table.add_column(column, no_wrap=True)
     for column in ("gen.", "switch", "infer.", "train.", "step", "GiB"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for plan, predicted in candidates:
         times, work = predicted.times, plan.work
         table.add_row(
@@ -31,7 +33,6 @@ def candidates_table(experiment: Experiment, candidates: Iterable[Candidate]) ->
             str(plan.choice.generation),
             str(work.micro_batch),
             f"{work.prefill_micro_batch}/{work.decode_micro_batch}",
-            plan.choice.schedule,
             *(f"{t:.2f}" for t in (*times, times.step)),
             f"{predicted.memory.peak / GIB:.1f}",
         )

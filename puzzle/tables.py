@@ -272,3 +272,65 @@ _TOLD = {
     "error.plain": "the specification's form and constants",
     "refit": "fitted again",
 }
+
+
+def runs_table(records: Sequence[Record]) -> Table:
+    """Return the real runs: stage times, losses, rewards."""
+    rows: list[tuple[Cell, ...]] = []
+    for record in records:
+        if record.case["verb"] != "run" or metric(record, "step.time") is None:
+            continue
+        losses = [samples(record, f"loss.{name}")[-1] for name in ("actor", "critic")]
+        digest = metric(record, "sequences.digest")
+        times = [
+            rounded(metric(record, f"{name}.time"))
+            for name in ("generation", "switch", "inference", "training", "step")
+        ]
+        rows.append(
+            (
+                record.experiment, str(record.case.get("plan", "")), *times,
+                f"{losses[0]:.6f}", f"{losses[1]:.6f}",
+                rounded(metric(record, "reward.early")), rounded(metric(record, "reward.late")),
+                f"{int(digest or 0):012x}",
+            )
+        )  # fmt: skip
+    return Table(
+        title="Really aligned on this machine's ranks",
+        columns=(
+            "experiment", "layouts, schedule, micro-batches", "generation s", "of it switch",
+            "inference s", "training s", "step s", "last actor loss", "critic loss",
+            "reward, first tenth", "last tenth", "sequences",
+        ),
+        rows=tuple(rows),
+        note="Medians over the steps after the first; ranks share this machine's cores, so times"
+        " compare stages, not systems. Runs of one task generate the same sequences (a digest of"
+        " them is shown) and learn the same to rounding, whatever layouts and schedules.",
+    )  # fmt: skip
+
+
+def moved_table(records: Sequence[Record]) -> Table:
+    """Return what the switch and the other engines' gathers moved, in the same runs."""
+    rows: list[tuple[Cell, ...]] = []
+    for record in records:
+        engines = [m.name.split(".")[1] for m in record.metrics if m.name.endswith(".exact")]
+        for engine in engines:
+            got, said, time = (
+                metric(record, f"moved.{engine}.{what}") for what in ("received", "planned", "time")
+            )
+            rows.append(
+                (
+                    record.experiment, engine, got and int(got), said and int(said),
+                    rounded(time and 1e3 * time, 2),
+                    "yes" if metric(record, f"moved.{engine}.exact") else "no",
+                )
+            )  # fmt: skip
+    return Table(
+        title="Three ways to get the generation shard, measured in the same run",
+        columns=(
+            "experiment", "engine", "bytes received by all ranks", "by plan or formula", "ms",
+            "bit by bit right",
+        ),
+        rows=tuple(rows),
+        note="Bytes are counted at the messages. A gather pads every rank's part to the largest"
+        " and has the norms of every slice, which the formula leaves out.",
+    )  # fmt: skip

@@ -17,3 +17,11 @@ def golden():
             return list(csv.DictReader(file))
 
     return rows
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors are computed by one thread: more would only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
