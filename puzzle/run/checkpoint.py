@@ -52,6 +52,7 @@ def save(folder: Path, about: About, groups: Groups, updates: dict[str, Update])
                 for weight in update.store.main
                 for kind, value in _tensors(update, weight).items()
             }
+            tensors["step"] = torch.tensor(float(update.count()))
             save_file(tensors, being / _file(name, groups.place.stage, groups.place.slice))
     dist.barrier()
     if dist.get_rank() == 0:
@@ -84,8 +85,10 @@ def load(folder: Path, about: About, groups: Groups, updates: dict[str, Update])
             for kind, value in _tensors(update, weight).items():
                 with torch.no_grad():
                     value.copy_(_read(place, name, model, role, found.layout, kind, part))
+        with safe_open(place / _file(name, 0, 0), "pt") as file:
+            done = file.get_tensor("step")
         for parameter in update.store.main.values():
-            update.optimizer.state[parameter]["step"] = torch.tensor(float(found.step))
+            update.optimizer.state[parameter]["step"] = done.clone()
         update.store.refresh()
     return found.step
 

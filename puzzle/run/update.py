@@ -46,6 +46,11 @@ class Update:
         )
         self.norm, self.skipped = 0.0, 0
 
+    def count(self) -> int:
+        """Return how many steps the optimizer has taken."""
+        some = next(iter(self.store.main.values()))
+        return int(self.optimizer.state[some].get("step", 0))
+
     def reduce(self) -> None:
         """Start averaging gradients over the replicas, in one message."""
         weights = self.store.weights.values()

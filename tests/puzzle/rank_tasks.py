@@ -132,3 +132,26 @@ def _align(job: Job) -> Outcome:
         [(step.actor_norm, step.critic_norm) for step in steps],
         weights,
     )
+
+
+def cached_and_whole(
+    rank: int, report: object, job: Job
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Return the answers' log-probabilities from decoding and from one pass, and which are real."""
+    trainer = Trainer(job, CPU, readers_of(job))
+    trainer._generate(0)
+    answers = trainer.answers
+    start = job.plan.work.prompt
+    cached = answers.log_probs
+    model, layout = job.plan.actor, Layout()
+    groups = Groups.__new__(Groups)  # a place of its own, whatever the ranks are
+    groups.layout, groups.places, groups.me = layout, tuple(layout.places()), 0
+    groups.place, groups.tensor, groups.data, groups.model = layout.place(0), None, None, None
+    store = Store(
+        model, "actor", groups, random_weights(job.seed, "actor"), torch.float32, CPU, trained=False
+    )
+    stage = Stage(model, "actor", groups, store.weights)
+    with torch.no_grad():
+        y = stage.forward(None, whole_tokens(answers.ids, answers.valid))
+        whole = stage.next_log_probs(y, answers.ids)[:, start - 1 :]
+    return cached.numpy(), whole.numpy(), answers.valid[:, start:].numpy()
