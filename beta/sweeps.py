@@ -97,13 +97,14 @@ def _grid_2019(name: str, devices: tuple[float, ...], slos: tuple[float, ...]) -
     return Grid(f"{name}-maf1", (SR, CLOCKWORK, best), sweeps, f"Figure 11: {name.upper()}@MAF1")
 
 
-def _grid_2021(name: str, devices: tuple[float, ...]) -> Grid:
+def _grid_2021(name: str, devices: tuple[float, ...], **other: tuple[float, ...]) -> Grid:
     best = named()[f"{name}-maf2"].placement.method
-    sweeps = {
+    sweeps: dict[str, tuple[float, ...]] = {
         "devices": devices,
         "rate_scale": _RATES_2021,
         "cv_scale": _CVS_2021,
         "slo": _SLOS_2021,
+        **other,
     }
     title = f"Figure 11: {name.upper()}@MAF2"
     return Grid(f"{name}-maf2", (SR, CLOCKWORK_2021, best), sweeps, title)
@@ -162,6 +163,13 @@ def grids() -> dict[str, Grid]:
         _grid_2019("s3", (32, 40, 48, 54, 64, 72, 96), _SLOS_2019),
         _grid_2021("s1", tuple(range(2, 17, 2))),
         _grid_2021("s2", (16, 32, 40, 48, 56, 64)),
+        _grid_2021(
+            "s3",
+            (16, 24, 32, 40, 48, 54, 64),
+            rate_scale=(1, 4, 8, 16, 32, 64),
+            cv_scale=(1, 2, 3, 4, 6, 8),
+            slo=(0.75, 1, 1.25, 1.5, 2, 2.5, 5),
+        ),
     ]
     hours = next(grid.sweeps for grid in found if grid.experiment == "s1-maf1")
     found += [

@@ -15,6 +15,8 @@ from common.errors import InputError
 Source = Literal["gamma", "deterministic", "azure2019", "azure2021", "requests"]
 V100 = "v100"
 
+MOST_RATE = 1e6
+"""Requests/s (and CV) above which a number is taken for a mistake."""
 _TRACES = ("azure2019", "azure2021")
 
 
@@ -66,7 +68,8 @@ class ModelSettings(
             raise InputError("models: give slo_scale or slo_s, not both")
         for field in ("slo_scale", "slo_s", "rate", "cv"):
             value = getattr(self, field)
-            if value is not None and not value > 0:
+            limit = math.inf if field.startswith("slo") else MOST_RATE
+            if value is not None and not 0 < value <= limit:
                 raise InputError(f"models.{field} is {value}, expected a positive number")
 
 
@@ -100,8 +103,10 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             value = getattr(self, field)
             if not 0 < value < math.inf:
                 raise InputError(f"traffic.{field} is {value}, expected a positive number")
-        if not self.rate >= 0:
-            raise InputError(f"traffic.rate is {self.rate}, expected 0 or more")
+        if not 0 <= self.rate <= MOST_RATE:
+            raise InputError(
+                f"traffic.rate is {self.rate}, expected 0 or more, at most {MOST_RATE:g}"
+            )
         if self.source == "requests" and not self.path:
             raise InputError("traffic.source 'requests' needs traffic.path, a CSV arrival_s,model")
 
