@@ -9,7 +9,7 @@ import msgspec
 from beta.experiments import named
 from beta.inputs.experiment import Experiment, Training
 
-Verb = Literal["plan", "simulate"]
+Verb = Literal["plan", "simulate", "run"]
 
 
 class Case(NamedTuple):
@@ -33,6 +33,8 @@ class Grid(NamedTuple):
     """What is drawn over the settings."""
     foresees: tuple[str, ...] = ()
     """Methods that train on the test workload whatever the experiment says."""
+    verb: Verb = "simulate"
+    """How its points are made: `run` really serves each."""
 
 
 def _traffic(experiment: Experiment, **changes: float) -> Experiment:
@@ -194,6 +196,16 @@ def grids() -> dict[str, Grid]:
         Grid("drift", ("mp-replan-300", "mp-replan-900"), drifting, "Drift: placed anew"),
         Grid("drift-static", ("mp-search",), drifting, "Drift: placed once"),
     ]
+    found += [
+        Grid("serve", ("mp-search",), {"devices": (2.0,)}, "Served here", verb="run"),
+        Grid(
+            "serve-delay",
+            (SR, "mp-search"),
+            {"slo": (1, 2, 3, 5, 10)},
+            "Simulator and a real system whose stages only wait",
+            verb="run",
+        ),
+    ]
     return {grid.experiment: grid for grid in found}
 
 
@@ -229,10 +241,10 @@ def points(grid: Grid) -> Iterator[Case]:
         for x in values:
             for method in grid.methods:
                 start = foreseen if method in grid.foresees else base
-                yield Case("simulate", SWEEPS[sweep](start, x), method, sweep, x)
+                yield Case(grid.verb, SWEEPS[sweep](start, x), method, sweep, x)
 
 
-QUICK = ("ablation", "large", "fidelity", "s1-maf1")
+QUICK = ("ablation", "large", "fidelity", "s1-maf1", "serve")
 MOTIVATION = ("fig2-even", "fig2-uneven", "fig2-bursty", "fig4", "fig5", "fig6", "fig7")
 ROBUST = ("robust-1", "robust-2", "robust-3")
 BEYOND = tuple(f"beyond-{name}{kind}" for name in ("s1", "s2", "s3") for kind in ("", "-deadline"))
@@ -244,7 +256,9 @@ FULL = (
     *ROBUST,
     *BEYOND,
     *DRIFT,
+    "serve-delay",
 )
+SERVED = ("serve", "serve-delay")
 
 SUITES: dict[str, tuple[str, ...]] = {"quick": QUICK, "full": FULL}
 """The figures of each suite."""

@@ -9,11 +9,14 @@ import msgspec
 from beta.inputs.cluster import GIB, Cluster
 from beta.inputs.playing import SimulatorSettings
 from beta.inputs.replay import Mapping
+from beta.inputs.serving import MeasureSettings, ServeSettings
+from beta.inputs.shapes import Shape
 from beta.plan.switches import Mode, resolve
 from common.errors import InputError
 
 Source = Literal["gamma", "deterministic", "azure2019", "azure2021", "requests"]
 V100 = "v100"
+MACHINE = "machine"
 
 MOST_RATE = 1e6
 """Requests/s (and CV) above which a number is taken for a mistake."""
@@ -172,11 +175,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cluster: ClusterSettings
     models: tuple[ModelSettings, ...]
     profile: str = V100
-    """`v100` (shipped), or the path of a CSV of our format or of the original's TSV."""
+    """`v100` (shipped), `machine` (measured here, once), or the path of a CSV of our format or of
+    the original's TSV."""
     traffic: Traffic = Traffic()
     training: Training = Training()
     placement: PlacementSettings = PlacementSettings()
     simulator: SimulatorSettings = SimulatorSettings()
+    shapes: dict[str, Shape] = {}
+    """What models of a type are made of, for `profile` and `run`; the paper's are known."""
+    measure: MeasureSettings = MeasureSettings()
+    serve: ServeSettings = ServeSettings()
 
     def __post_init__(self) -> None:
         """Refuse a name that cannot name files, and traffic that says nothing."""

@@ -23,7 +23,7 @@ def values(case: Case) -> dict[str, float]:
 
 def test_suites_name_figures_that_exist():
     assert all(name in grids() and name in named() for suite in SUITES.values() for name in suite)
-    assert len(suite_cases("quick")) == 54 + 75 + 20 + 87
+    assert len(suite_cases("quick")) == 54 + 75 + 20 + 87 + 1
 
 
 def test_every_published_point_is_swept():
