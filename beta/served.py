@@ -76,11 +76,14 @@ def _of_load(
 
 
 def lateness(experiment: Experiment, loaded: Loaded, measured: Measured) -> float:
-    """Return by how much the latest answer of any kind came after its deadline, seconds."""
+    """Return by how much the latest answer of any kind came after its deadline, seconds.
+
+    The deadline counts from when the request was really sent, not from when it was due.
+    """
     assert measured.sent is not None
     slo = np.array([model.slo_s for model in loaded.models])[loaded.test.model]
     limit = np.where(np.isinf(slo), experiment.serve.timeout_s, slo)
-    over = measured.sent.finish - loaded.test.arrival - limit
+    over = measured.sent.finish - loaded.test.arrival - measured.sent.lag_s - limit
     return max(float(over.max()), 0.0) if len(over) else 0.0
 
 
