@@ -4,10 +4,12 @@ import logging
 import resource
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -19,6 +21,9 @@ from helix.experiments import SUITES, Verb, named
 from helix.inputs.experiment import Experiment, Method, Objective
 from helix.plan import plans
 from helix.plan.plans import Plan
+
+if TYPE_CHECKING:
+    from helix.simulate.metrics import Outcome
 
 log = logging.getLogger("helix")
 
@@ -40,6 +45,8 @@ class Done(NamedTuple):
     plan: Plan
     files: tuple[Path, ...]
     summary: str
+    outcomes: "Mapping[str, Outcome]" = MappingProxyType({})
+    """Of a simulation, by service."""
 
 
 class Folder(NamedTuple):
@@ -63,6 +70,11 @@ class Folder(NamedTuple):
     def profiles(self, experiment: Experiment) -> Path:
         """Return the folder of this machine's profile for an experiment's model."""
         return self.home / "profiles" / experiment.name
+
+    @property
+    def timelines(self) -> Path:
+        """Folder of what happened when in simulations."""
+        return self.home / "timelines"
 
     def figure(self, name: str) -> Path:
         """Return a figure's path without suffix."""
@@ -158,10 +170,20 @@ def plan_for(experiment: Experiment, folder: Folder, given: Path | None, seed: i
 
 def simulate(experiment: Experiment, folder: Folder, given: Path | None, seed: int) -> Done:
     """Simulate the plan under the experiment's workload."""
+    done = simulated(experiment, plan_for(experiment, folder, given, seed), seed)
+    if experiment.workload.timeline_s > 0:
+        from helix.simulate.service import write_timelines
+
+        files = write_timelines(done.plan, experiment, seed, folder.timelines)
+        done = done._replace(files=tuple(files))
+    return done
+
+
+def simulated(experiment: Experiment, plan: Plan, seed: int) -> Done:
+    """Return what comes of the plan under the experiment's workload."""
     from helix.simulate.metrics import percentiles, pooled
     from helix.simulate.service import serve
 
-    plan = plan_for(experiment, folder, given, seed)
     outcomes = serve(plan, experiment, seed).outcomes
     rate, prompt_s, decode_s = pooled(list(outcomes.values()))
     metrics = [Metric(name="decode.throughput", value=rate, unit="token/s")]
@@ -186,7 +208,7 @@ def simulate(experiment: Experiment, folder: Folder, given: Path | None, seed: i
     full = [f"{name} {i}" for name, o in outcomes.items() for i in o.overflowed]
     if full:
         log.warning("the KV cache of machine %s overflowed; offer less", ", ".join(full))
-    return Done(tuple(metrics), plan, (), summary)
+    return Done(tuple(metrics), plan, (), summary, outcomes)
 
 
 def do(
@@ -204,8 +226,22 @@ def do(
         done = make_plan(experiment, folder, seed)
     else:
         done = simulate(experiment, folder, given, seed)
-    config = config_of(verb, experiment, seed)
-    record = Record(
+    record = record_of(
+        verb, experiment, folder, config=config_of(verb, experiment, seed), seed=seed, suite=suite,
+        metrics=done.metrics, started=started, wall_s=time.perf_counter() - clock,
+        peak_rss=peak_rss(), files=done.files,
+    )  # fmt: skip
+    folder.records(suite).append(record)
+    return record, done
+
+
+def record_of(
+    verb: Verb, experiment: Experiment, folder: Folder, *, config: dict[str, Any], seed: int,
+    suite: str, metrics: tuple[Metric, ...], started: str, wall_s: float, peak_rss: int,
+    files: Sequence[Path] = (),
+) -> Record:  # fmt: skip
+    """Return a finished case as a record."""
+    return Record(
         artifact=ARTIFACT,
         suite=suite,
         experiment=experiment.name,
@@ -213,20 +249,18 @@ def do(
         origin=ORIGIN[verb],
         config=config,
         case_id=case_id(config),
-        metrics=done.metrics,
+        metrics=metrics,
         status="ok",
         seed=seed,
         started=started,
-        wall_s=time.perf_counter() - clock,
-        peak_rss=peak_rss(),
+        wall_s=wall_s,
+        peak_rss=peak_rss,
         provenance=provenance.save(folder.out),
         files={
             str(path.relative_to(folder.out)): sha256(path.read_bytes()).hexdigest()
-            for path in done.files
+            for path in files
         },
     )
-    folder.records(suite).append(record)
-    return record, done
 
 
 def peak_rss() -> int:

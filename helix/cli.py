@@ -121,6 +121,9 @@ def plan(
 def simulate(
     experiment: Name,
     plan: PlanFile = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Spread a sweep over this Ray cluster, such as auto.")
+    ] = None,
     out: Out = RESULTS,
     seed: Seed = 0,
     set: Set = None,
@@ -130,9 +133,17 @@ def simulate(
     with guard(verbose):
         setup(cases.ARTIFACT, out, verbose)
         value, folder = _experiment(experiment, set), cases.Folder(out)
+        if value.sweep:
+            from helix.sweep import sweep
+
+            Console().print(show.sweep_table(value, sweep(value, folder, seed, plan, ray)))
+            return
         record, done = cases.do("simulate", value, folder, seed=seed, given=plan)
+        Console().print(show.machine_table(done))
         Console().print(show.latency_table(record))
         print(done.summary)
+        for path in done.files:
+            print(f"timeline, to open at https://ui.perfetto.dev: {path}")
 
 
 @app.command()

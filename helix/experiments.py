@@ -1,5 +1,6 @@
 """The named experiments, and the suites `quick` and `full` as lists of cases."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -10,23 +11,30 @@ from helix.inputs.experiment import (
     ROOFLINE,
     Experiment,
     KindSource,
-    Method,
     ModelSource,
     ProfileSource,
-    Scheduler,
     SearchSettings,
-    WorkloadSettings,
 )
 from helix.inputs.roofline import Shape
+from helix.replays import (
+    CLUSTERS,
+    LARGE,
+    MODELS,
+    MODES,
+    PLACINGS,
+    REPLAYS,
+    SCHEDULINGS,
+    SMALL,
+    Mode,
+    mended,
+    placing,
+    replay,
+    scheduling,
+)
 
 Verb = Literal["plan", "simulate"]
-Mode = Literal["offline", "online"]
-
-ONLINE_S = 1800.0
-MODES: tuple[Mode, ...] = ("offline", "online")
-
-CLUSTERS = {"single": "single24", "geo": "geo24", "het": "het42"}
-MODELS = {"llama30b": "llama1_30b", "llama70b": "llama2_70b"}
+FLOW_CHAINS = 8
+MILP_S = 120.0
 
 
 class Case(NamedTuple):
@@ -34,72 +42,6 @@ class Case(NamedTuple):
 
     verb: Verb
     experiment: str
-
-
-class Replay(NamedTuple):
-    """How the artifact loads one system: queries offline, tokens/s online, by service."""
-
-    offline: int | dict[str, int]
-    online: float | dict[str, float]
-
-
-def _kinds(a100: int, l4: int, t4: int) -> dict[str, Any]:
-    return {"A100": a100, "L4": l4, "T4": t4}
-
-
-# The artifact's own command lines; spec of the offered load in sections 6.3 to 6.5.
-REPLAYS: dict[tuple[str, str, str], Replay] = {
-    ("single", "llama30b", "helix"): Replay(20, _kinds(600, 200, 170)),
-    ("single", "llama30b", "swarm"): Replay(50, 450),
-    ("single", "llama30b", "separate"): Replay(_kinds(30, 25, 25), _kinds(500, 150, 150)),
-    ("single", "llama70b", "helix"): Replay(20, 700),
-    ("single", "llama70b", "swarm"): Replay(180, 350),
-    ("single", "llama70b", "separate"): Replay(_kinds(18, 40, 3), _kinds(240, 120, 10)),
-    ("geo", "llama30b", "helix"): Replay(20, _kinds(560, 140, 140)),
-    ("geo", "llama30b", "swarm"): Replay(60, 380),
-    ("geo", "llama30b", "separate"): Replay(_kinds(35, 40, 40), _kinds(520, 100, 140)),
-    ("geo", "llama70b", "helix"): Replay(20, 320),
-    ("geo", "llama70b", "swarm"): Replay(180, 160),
-    ("geo", "llama70b", "separate"): Replay(_kinds(1, 60, 50), _kinds(1, 120, 60)),
-    ("het", "llama70b", "helix"): Replay(20, 2150),
-    ("het", "llama70b", "swarm"): Replay(500, 1450),
-}
-
-SOLUTIONS = {"helix": "{where}.{model}.ilp", "swarm": "", "separate": "{where}.{model}.separate"}
-METHODS: dict[str, Method] = {"helix": "published", "swarm": "swarm", "separate": "separate"}
-SCHEDULERS: dict[str, Scheduler] = {
-    "helix": "maxflow",
-    "swarm": "swarm",
-    "separate": "random",  # a machine in a row has one way to go
-}
-
-
-def replay(where: str, model: str, system: str, mode: Mode) -> Experiment:
-    """Return a system of sections 6.3 to 6.5 as the artifact simulates it, faults included."""
-    load = REPLAYS[where, model, system]
-    method = METHODS[system]
-    stages = {"llama30b": 10, "llama70b": 20}[model] if method == "swarm" else 0
-    return Experiment(
-        name=f"{where}-{model}-{system}-{mode}",
-        about=f"{system} with {MODELS[model]} on {CLUSTERS[where]}, {mode}, as the paper",
-        model=ModelSource(name=MODELS[model]),
-        cluster=ClusterSource(named=CLUSTERS[where]),
-        search=SearchSettings(
-            method=method,
-            published=SOLUTIONS[system].format(where=where, model=model),
-            stages=stages,
-            split="original",
-        ),
-        workload=WorkloadSettings(
-            mode=mode,
-            scheduler=SCHEDULERS[system],
-            initial=load.offline,
-            tokens_per_s=load.online,
-            duration_s=600.0 if mode == "offline" else ONLINE_S,
-            warm_up_s=60.0 if mode == "offline" else 0.0,
-            compat=True,
-        ),
-    )
 
 
 def searched(where: str, model: str, mode: Mode) -> Experiment:
@@ -146,6 +88,61 @@ def own_cluster() -> Experiment:
     )
 
 
+def flow_search(where: str) -> Experiment:
+    """Return the paper's own objective, the flow alone, by our search."""
+    base = replay(where, LARGE, "helix", "offline")
+    return msgspec.structs.replace(
+        base,
+        name=f"{where}-llama70b-flow",
+        about=f"the largest flow of LLaMA-2 70B on {CLUSTERS[where]}, by our search",
+        search=SearchSettings(objective="flow", chains=FLOW_CHAINS, evaluations=1_500_000),
+    )
+
+
+def proof(where: str) -> Experiment:
+    """Return the flow of the single cluster by the MILP over kinds and positions."""
+    base = flow_search(where)
+    return msgspec.structs.replace(
+        base,
+        name=f"{where}-llama70b-proof",
+        about="the largest flow of LLaMA-2 70B on single24, proved",
+        search=SearchSettings(method="position"),
+    )
+
+
+MILPS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "quality10-milp": ("quality10", SMALL, {}),
+    "geo-milp": ("geo24", LARGE, {"keep_links": 12, "start": "swarm"}),
+    "geo-milp-unpruned": ("geo24", LARGE, {"start": "swarm"}),
+    "geo-milp-cold": ("geo24", LARGE, {"keep_links": 12, "start": "none"}),
+    "geo-milp-uncapped": ("geo24", LARGE, {"keep_links": 12, "start": "swarm", "cap": False}),
+}
+"""Figures 11 and 12: cluster, model and what differs from the paper's MILP as we state it."""
+
+
+def milp(name: str) -> Experiment:
+    """Return a run of the paper's MILP by HiGHS in `MILP_S` seconds."""
+    cluster, model, changes = MILPS[name]
+    return Experiment(
+        name=name,
+        about=f"the paper's MILP by HiGHS, {MODELS[model]} on {cluster}, {MILP_S:.0f} s",
+        model=ModelSource(name=MODELS[model]),
+        cluster=ClusterSource(named=cluster),
+        search=SearchSettings(method="milp", time_limit_s=MILP_S, **changes),
+    )
+
+
+def quality() -> Experiment:
+    """Return the question of figure 12, the 10 machines, by our search."""
+    base = milp("quality10-milp")
+    return msgspec.structs.replace(
+        base,
+        name="quality10-search",
+        about="the largest flow of LLaMA 30B on 10 machines, by our search",
+        search=SearchSettings(objective="flow", chains=2, evaluations=200_000),
+    )
+
+
 @cache
 def named() -> dict[str, Experiment]:
     """Return all named experiments."""
@@ -154,6 +151,12 @@ def named() -> dict[str, Experiment]:
         found += [replay(where, model, system, mode) for mode in MODES]
     for where, model in dict.fromkeys((w, m) for w, m, _ in REPLAYS):
         found += [searched(where, model, mode) for mode in MODES]
+    found += [flow_search(where) for where in CLUSTERS]
+    found += [proof("single")]
+    found += [placing(where, system) for where in ("single", "geo") for system in PLACINGS]
+    found += [scheduling(scheduler) for scheduler in SCHEDULINGS]
+    found += [one.right for one in mended()]
+    found += [milp(name) for name in MILPS] + [quality()]
     return {experiment.name: experiment for experiment in found}
 
 
@@ -178,12 +181,27 @@ def _searches(*questions: tuple[str, str]) -> tuple[Case, ...]:
     )
 
 
-LARGE, SMALL = "llama70b", "llama30b"
+def _simulations(experiments: Iterable[Experiment]) -> tuple[Case, ...]:
+    return tuple(Case("simulate", experiment.name) for experiment in experiments)
+
+
 SUITES: dict[str, tuple[Case, ...]] = {
-    "quick": (*_replays("single", "geo"), *_searches(("single", LARGE), ("geo", LARGE))),
+    "quick": (
+        *_replays("single", "geo"),
+        *_simulations(scheduling(scheduler) for scheduler in SCHEDULINGS),
+        *_simulations(placing("geo", system) for system in PLACINGS),
+        Case("plan", "single-llama70b-proof"),
+        *_searches(("single", LARGE), ("geo", LARGE)),
+    ),
     "full": (
         *_replays("single", "geo", "het"),
+        *_simulations(scheduling(scheduler) for scheduler in SCHEDULINGS),
+        *_simulations(placing(where, system) for where in ("single", "geo") for system in PLACINGS),
+        *_simulations(one.right for one in mended()),
+        Case("plan", "single-llama70b-proof"),
+        *(Case("plan", f"{where}-llama70b-flow") for where in CLUSTERS),
         *_searches(("single", LARGE), ("geo", LARGE), ("het", LARGE)),
         *_searches(("single", SMALL), ("geo", SMALL)),
+        *(Case("plan", name) for name in ("quality10-search", *MILPS)),
     ),
 }

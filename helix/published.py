@@ -16,9 +16,13 @@ class Result(NamedTuple):
     decode_s: tuple[float, ...]
 
 
-@cache
 def _rows() -> list[dict[str, str]]:
-    text = resources.files("helix").joinpath("data/published_results.csv").read_text()
+    return _table("published_results.csv")
+
+
+@cache
+def _table(name: str) -> list[dict[str, str]]:
+    text = resources.files("helix").joinpath(f"data/{name}").read_text()
     return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
 
@@ -30,11 +34,30 @@ def printed(
         words = row["command"].split()
         there = SECTIONS[where] in row["paper_section"] and row["kind"] == kind
         if there and {system, mode} <= {*words} and (where == "het" or model in words):
-            return Result(
-                float(row["decode_tokens_per_s"]), _percentiles(row, "prompt"),
-                _percentiles(row, "decode"),
-            )  # fmt: skip
+            return _result(row)
     return None
+
+
+def deep_dive(section: str, system: str, kind: str = "simulation") -> Result | None:
+    """Return the block of a placement (6.6) or scheduler (6.7), None if there is none."""
+    for row in _rows():
+        there = section in row["paper_section"] and row["kind"] == kind
+        if there and row["command"].split()[-1] == system:
+            return _result(row)
+    return None
+
+
+def milp_incumbents(experiment: str) -> tuple[tuple[float, float], ...]:
+    """Return when the artifact's solver found what: seconds and flow in tokens/s."""
+    rows = _table("published_milp.csv")
+    mine = [row for row in rows if row["experiment"] == experiment]
+    return tuple((float(row["seconds"]), float(row["best"])) for row in mine)
+
+
+def _result(row: dict[str, str]) -> Result:
+    return Result(
+        float(row["decode_tokens_per_s"]), _percentiles(row, "prompt"), _percentiles(row, "decode")
+    )
 
 
 def _percentiles(row: dict[str, str], phase: str) -> tuple[float, ...]:

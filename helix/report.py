@@ -12,7 +12,8 @@ from common.record import Record, latest
 from helix import figures, tables
 from helix.cases import ARTIFACT, OWN, Folder
 from helix.claiming import load_claims
-from helix.experiments import CLUSTERS, SUITES
+from helix.experiments import SUITES
+from helix.replays import CLUSTERS
 
 INTRO = (
     "Helix serves one large model over unlike GPUs and networks: every machine holds a run of"
@@ -69,11 +70,15 @@ def _richest(records: dict[str, list[Record]]) -> list[Record]:
 
 def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdict]) -> Section:
     drawn = [figures.systems(folder, records, where) for where in CLUSTERS]
+    drawn += [figures.deep_dives(folder, records), figures.quality(folder, records)]
     shown = (
         tables.found(records),
         tables.throughput(records),
+        tables.deep_dives(records),
         tables.latencies(records),
         tables.placements(records),
+        tables.flows(records),
+        tables.faults(records),
     )
     return Section(
         artifact=ARTIFACT,

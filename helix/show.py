@@ -1,17 +1,22 @@
 """Plans and experiments as tables for the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.table import Table
 
 from common.record import Record, latest
-from helix.cases import OWN, PERCENTILES, Folder
+from helix.cases import OWN, PERCENTILES, Done, Folder
 from helix.claiming import load_claims
 from helix.experiments import SUITES, named
 from helix.inputs.cluster import FIRST
+from helix.inputs.experiment import Experiment
 from helix.plan.placement import UNUSED
 from helix.plan.plans import Plan
+
+if TYPE_CHECKING:
+    from helix.sweep import Point
 
 
 def plan_table(plan: Plan) -> Table:
@@ -56,6 +61,38 @@ def latency_table(record: Record) -> Table:
     for phase in ("prompt", "decode"):
         names = (*PERCENTILES, "mean")
         table.add_row(f"{phase}, s", *(f"{values[f'{phase}.{name}']:.3f}" for name in names))
+    return table
+
+
+def sweep_table(experiment: Experiment, found: "Sequence[tuple[Point, Record]]") -> Table:
+    """Return every point of a sweep with what came of it."""
+    shown = ("decode.throughput", "prompt.p50", "prompt.p95", "decode.p50", "decode.p95")
+    columns = ("tokens/s", "prompt p50, s", "p95", "decode p50, s", "p95")
+    table = Table(*experiment.sweep, *columns)
+    for point, record in found:
+        values = {metric.name: metric.value for metric in record.metrics}
+        table.add_row(*map(str, point.values.values()), *(f"{values[n]:.3f}" for n in shown))
+    return table
+
+
+def machine_table(done: Done) -> Table:
+    """Return how busy each machine was and how full its KV cache, of the window simulated."""
+    table = Table("service", "machine", "kind", "layers", "busy, %", "KV at most, %")
+    for service in done.plan.services:
+        outcome = done.outcomes[service.name]
+        for i in sorted(range(len(service.machines)), key=lambda i: service.intervals[i]):
+            first, end = service.intervals[i]
+            if (first, end) == UNUSED:
+                continue
+            room = outcome.kv_entries[i]
+            table.add_row(
+                service.name,
+                str(service.machines[i]),
+                done.plan.machines[service.machines[i]],
+                f"{first}-{end - 1}",
+                f"{100 * outcome.utilisation[i]:.0f}",
+                f"{100 * outcome.kv_peak[i] / room:.0f}" if room else "",
+            )
     return table
 
 

@@ -69,6 +69,8 @@ class ClusterSource(
     default_link: LinkSource = LinkSource()
     links: tuple[LinkSource, ...] = ()
     kinds: dict[str, MachineKind] = {}
+    bandwidth_scale: float = 1.0
+    """Factor on what links and network cards carry: what if the network were slower or faster."""
 
     def __post_init__(self) -> None:
         """Refuse none and several sources, and links to nowhere."""
@@ -80,6 +82,8 @@ class ClusterSource(
             raise InputError(
                 f"cluster.named is {self.named!r}, expected one of {', '.join(CLUSTERS)}"
             )
+        if not 0 < self.bandwidth_scale < math.inf:
+            raise InputError(f"cluster.bandwidth_scale is {self.bandwidth_scale}, expected above 0")
         if not self.machines:
             return
         regions, count = self._regions(), sum(group.count for group in self.machines)
@@ -96,6 +100,18 @@ class ClusterSource(
 
     def load(self) -> Cluster:
         """Return the cluster."""
+        cluster, scale = self._load(), self.bandwidth_scale
+        if scale == 1.0:
+            return cluster
+        links = [msgspec.structs.replace(x, bandwidth=x.bandwidth * scale) for x in cluster.links]
+        return msgspec.structs.replace(
+            cluster,
+            links=tuple(links),
+            nic_in=cluster.nic_in * scale,
+            nic_out=cluster.nic_out * scale,
+        )
+
+    def _load(self) -> Cluster:
         if self.named:
             return CLUSTERS[self.named]()
         if self.file:

@@ -19,6 +19,7 @@ Method = Literal[
 ]
 Objective = Literal["simulated", "latency-flow", "flow"]
 Scheduler = Literal["maxflow", "swarm", "random", "shortest_queue"]
+Fault = Literal["doubled_single_decode", "receiver_free_while_arriving", "shuffled_trace"]
 
 MEASURED, ROOFLINE = "measured", "roofline"
 
@@ -99,17 +100,19 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Which of several maximum flows sets the routing weights; original: networkx's, as there."""
     partial: bool = False
     """Let work enter a machine in the middle of its layers."""
-    chains: int = 8
+    chains: int = 12
     """search: independent annealing chains."""
     evaluations: int = 250_000
     """search: placements that each chain evaluates."""
-    simulations: int = 160
+    simulations: int = 400
     """search, simulated: placements that are simulated."""
     time_limit_s: float = 300.0
     """Stop then with the best so far; what a budget finds is the same every time, a time is not."""
     workers: int = 0
     """Threads; 0: one per core."""
     solver: Literal["highs", "gurobi"] = "highs"
+    start: Literal["petals", "swarm", "none"] = "petals"
+    """milp: the placement that the solver begins from."""
     keep_links: int = 0
     """milp: links per machine after pruning; 0: all."""
     cap: bool = True
@@ -140,8 +143,12 @@ class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """online: a CSV of arrivals of one's own instead; see helix/README.md."""
     duration_s: float = 600.0
     warm_up_s: float = 60.0
+    timeline_s: float = 0.0
+    """Write what happens in the first so many seconds, to be opened in Perfetto."""
     compat: bool = False
     """Keep the original simulator's faults (helix/simulate/switches.py)."""
+    right: tuple[Fault, ...] = ()
+    """With compat: faults that are put right all the same."""
 
     def __post_init__(self) -> None:
         """Refuse times and rates that are not positive."""
@@ -153,6 +160,8 @@ class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         for name, value in (counts if isinstance(counts, dict) else {"": counts}).items():
             if value < 1:
                 raise InputError(f"workload.initial {name} is {value}, expected 1 or more")
+        if not 0 <= self.timeline_s < math.inf:
+            raise InputError(f"workload.timeline_s is {self.timeline_s}, expected 0 or more")
         if not self.duration_s > 0 or not self.warm_up_s >= 0:
             raise InputError(
                 f"workload: duration_s {self.duration_s} and warm_up_s {self.warm_up_s}, expected"
@@ -170,6 +179,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     profile: ProfileSource = ProfileSource()
     search: SearchSettings = SearchSettings()
     workload: WorkloadSettings = WorkloadSettings()
+    sweep: dict[str, tuple[int | float | str | bool, ...]] = {}
+    """Fields and the values to simulate, all combinations: `"workload.tokens_per_s" = [100, 200]`;
+    the field `seed` is the seed."""
 
     def __post_init__(self) -> None:
         """Refuse a name that cannot name files."""

@@ -6,11 +6,11 @@ the interpreter lock, so chains run side by side in threads.
 
 import numpy as np
 
-from helix.plan.compiled import compiled
+from helix.plan.compiled import bare, compiled
 from helix.plan.estimate import decode_rate
-from helix.plan.search_flow import FIRST, SOURCE, fill_up, take_out
+from helix.plan.search_flow import FIRST, SINK, SOURCE, fill_up, take_out
 from helix.plan.search_moves import move
-from helix.plan.search_problem import Floats, Ints, SearchProblem
+from helix.plan.search_problem import Floats, Ints, Scratch, SearchProblem
 
 HOT, COLD = 0.05, 0.0005  # first and last temperature, as shares of the best value
 COVERAGE = 0.3  # weight of layers that are served worse than the target
@@ -18,48 +18,93 @@ AMBITION = 1.1  # the target's lead over the best flow found
 REFRESH = 20_000  # evaluations after which flows are made anew, for rounding
 
 
-@compiled
+@bare
 def value_of(
-    problem: SearchProblem, starts: Ints, ends: Ints, flow: Floats, through: Floats, loaded: bool
-) -> float:
+    problem: SearchProblem, starts: Ints, ends: Ints, flow: Floats, through: Floats, loaded: bool,
+    scratch: Scratch,
+) -> float:  # fmt: skip
     """Return the estimated decode rate (`loaded`) or the flow's value, in tokens/s."""
     if not loaded:
         return through[SOURCE]
-    return decode_rate(
-        starts, ends, problem.layers, flow, through, problem.kv_tokens, problem.base,
-        problem.per_decode, problem.per_prompt, problem.latency, problem.occupied, problem.mix,
-    )  # fmt: skip
+    return decode_rate(problem, starts, ends, flow, through, scratch)
 
 
-@compiled
-def shortfall(problem: SearchProblem, starts: Ints, ends: Ints, target: float) -> float:
+@bare
+def shortfall(
+    problem: SearchProblem, starts: Ints, ends: Ints, target: float, cover: Floats
+) -> float:
     """Return by how much the layers' machines miss the target flow on average, tokens/s.
 
-    It leads the search while no flow passes yet, and past plateaus of equal flow later.
+    It leads the search while no flow passes yet, and past plateaus of equal flow later. `cover` is
+    memory for one number per layer.
     """
-    cover = np.zeros(problem.layers)
+    for layer in range(len(cover)):
+        cover[layer] = 0.0
     for i in range(len(starts)):
-        cover[starts[i] : ends[i]] += problem.rates[i, ends[i] - starts[i]]
-    return np.maximum(target - cover, 0.0).mean()
+        for layer in range(starts[i], ends[i]):
+            cover[layer] += problem.rates[i, ends[i] - starts[i]]
+    missing = 0.0
+    for layer in range(len(cover)):
+        missing += max(target - cover[layer], 0.0)
+    return missing / len(cover)
+
+
+@bare
+def copy_to(
+    starts: Ints, ends: Ints, flow: Floats, through: Floats,
+    new_starts: Ints, new_ends: Ints, new_flow: Floats, new_through: Floats,
+) -> None:  # fmt: skip
+    """Write a placement and its flow into the last four arrays."""
+    for i in range(len(starts)):
+        new_starts[i] = starts[i]
+        new_ends[i] = ends[i]
+    for tail in range(len(through)):
+        new_through[tail] = through[tail]
+        for head in range(len(through)):
+            new_flow[tail, head] = flow[tail, head]
+
+
+@bare
+def flow_after(
+    problem: SearchProblem, partial: bool, anew: bool, starts: Ints, ends: Ints,
+    new_starts: Ints, new_ends: Ints, flow: Floats, through: Floats, scratch: Scratch,
+) -> float:  # fmt: skip
+    """Change a flow from one placement's to the next one's maximal; return its value, tokens/s.
+
+    `anew` begins from no flow at all.
+    """
+    for i in range(len(starts)):
+        if anew or new_starts[i] != starts[i] or new_ends[i] != ends[i]:
+            take_out(flow, through, i + FIRST, scratch.path)
+    if anew:
+        through[SOURCE] = 0.0
+        through[SINK] = 0.0
+    return fill_up(
+        new_starts, new_ends, problem.layers, partial, problem.rates, problem.link_rates, flow,
+        through, scratch,
+    )  # fmt: skip
 
 
 @compiled
 def anneal(
     problem: SearchProblem, starts: Ints, ends: Ints, partial: bool, loaded: bool,
-    rng: np.random.Generator,
-    evaluations: int, goal: float,
+    rng: np.random.Generator, evaluations: int, goal: float, scratch: Scratch,
 ) -> tuple[Ints, Ints, float, int]:  # fmt: skip
     """Return the best placement of a chain, its value and the evaluations made.
 
-    `goal` ends the chain early: a proven bound on the value.
+    `goal` ends the chain early: a proven bound on the value. What is tried stands in the second
+    of two sets of arrays, which change places when it is taken.
     """
     places = len(starts) + FIRST
     flow, through = np.zeros((places, places)), np.zeros(places)
     best_flow = fill_up(
-        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through
-    )
-    value = value_of(problem, starts, ends, flow, through, loaded)
-    best, best_starts, best_ends = value, starts.copy(), ends.copy()
+        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through,
+        scratch,
+    )  # fmt: skip
+    best = value_of(problem, starts, ends, flow, through, loaded, scratch)
+    best_starts, best_ends = starts.copy(), ends.copy()
+    new_starts, new_ends = starts.copy(), ends.copy()
+    new_flow, new_through = flow.copy(), through.copy()
     score = -np.inf
     cooling = (COLD / HOT) ** (1 / max(evaluations, 1))
     heat = HOT
@@ -67,34 +112,26 @@ def anneal(
         if best >= goal:
             return best_starts, best_ends, best, done
         heat *= cooling
-        new_starts, new_ends = starts.copy(), ends.copy()
+        copy_to(starts, ends, flow, through, new_starts, new_ends, new_flow, new_through)
         if not move(new_starts, new_ends, problem.most, problem.layers, rng):
             continue
-        new_flow, new_through = flow.copy(), through.copy()
-        if done % REFRESH == 0:
-            new_flow[:] = 0.0
-            new_through[:] = 0.0
-        for i in range(len(starts)):
-            if new_starts[i] != starts[i] or new_ends[i] != ends[i]:
-                take_out(new_flow, new_through, i + FIRST)
-        flow_value = fill_up(
-            new_starts, new_ends, problem.layers, partial, problem.rates, problem.link_rates,
-            new_flow, new_through,
+        flow_value = flow_after(
+            problem, partial, done % REFRESH == 0, starts, ends, new_starts, new_ends, new_flow,
+            new_through, scratch,
         )  # fmt: skip
-        new_value = value_of(problem, new_starts, new_ends, new_flow, new_through, loaded)
+        value = value_of(problem, new_starts, new_ends, new_flow, new_through, loaded, scratch)
         best_flow = max(best_flow, flow_value)
         unit = max(best, 1.0) / max(best_flow, 1.0) if loaded else 1.0
         target = AMBITION * max(best_flow, 1.0)
-        new_score = new_value - COVERAGE * unit * shortfall(problem, new_starts, new_ends, target)
+        missing = shortfall(problem, new_starts, new_ends, target, scratch.per_layer)
+        new_score = value - COVERAGE * unit * missing
         room = heat * max(best, 1.0)
         if new_score >= score or rng.random() < np.exp((new_score - score) / room):
-            starts, ends, flow, through, score = (
-                new_starts,
-                new_ends,
-                new_flow,
-                new_through,
-                new_score,
-            )
-            if new_value > best:
-                best, best_starts, best_ends = new_value, starts.copy(), ends.copy()
+            starts, new_starts = new_starts, starts
+            ends, new_ends = new_ends, ends
+            flow, new_flow = new_flow, flow
+            through, new_through = new_through, through
+            score = new_score
+            if value > best:
+                best, best_starts, best_ends = value, starts.copy(), ends.copy()
     return best_starts, best_ends, best, evaluations

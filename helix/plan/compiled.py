@@ -2,7 +2,7 @@
 
 numba looks at the modification time of the file a function stands in, not at what the function
 calls elsewhere; a kernel would survive a change of its callee in another file. So the cache lies
-in a folder named by a digest of every source of this package.
+in a folder named by a digest of every source that a kernel can depend on.
 """
 
 import os
@@ -17,11 +17,14 @@ from numba.core import config
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+KERNELS_IN = ("inputs", "plan", "simulate")
+
 
 def _sources_digest() -> str:
-    digest = sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
+    digest, package = sha256(), Path(__file__).parents[1]
+    for folder in KERNELS_IN:
+        for path in sorted((package / folder).glob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

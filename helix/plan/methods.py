@@ -46,19 +46,24 @@ class Question(NamedTuple):
     named: str  # the shipped cluster's name, if it is one
 
     def alone(self, placement: Placement, name: str = "all") -> Service:
-        """Return the service of a placement on the whole cluster."""
+        """Return the service of a placement on the whole cluster; refuse one without flow."""
+        made = self.service(placement, name)
+        if made.flow <= 0:
+            raise InputError(
+                "no work can pass from the coordinator through all layers and back: a layer is on"
+                " no machine that is linked to the next; add links or machines, or try the method"
+                " search"
+            )
+        return made
+
+    def service(self, placement: Placement, name: str = "all") -> Service:
+        """Return the service of a placement on the whole cluster, with or without flow."""
         everything = tuple(range(len(self.cluster.nodes)))
         if self.search.split == "original":
             flow = original_flow(self.cluster, self.model, placement, self.speed)
         else:
             flow = least_latency_flow(
                 self.cluster, self.model, self.profiles, placement, self.speed
-            )
-        if flow.value <= 0:
-            raise InputError(
-                "no work can pass from the coordinator through all layers and back: a layer is on"
-                " no machine that is linked to the next; add links or machines, or try the method"
-                " search"
             )
         return service(name, everything, placement, flow)
 
@@ -237,13 +242,22 @@ def _milp(question: Question, seed: int) -> Made:
         else None
     )
     settings = Settings(max_run_time=search.time_limit_s, seed=seed, threads=workers(search))
-    start = petals(question.cluster, question.model, question.speed, 0)
     found = milp(
         question.cluster, question.model, question.speed,
         MilpOptions(partial=search.partial, cap=search.cap, pruning=pruning), settings,
-        solver=search.solver, start=start,
+        solver=search.solver, start=_warm_start(question),
     )  # fmt: skip
     return Made((question.alone(found.placement),), _facts(found.solved, found.bound))
+
+
+def _warm_start(question: Question) -> Placement | None:
+    """Return the placement that the MILP begins from."""
+    if question.search.start == "none":
+        return None
+    if question.search.start == "petals":
+        return petals(question.cluster, question.model, question.speed, 0)
+    stages = question.search.stages or _stages(question)
+    return swarm(question.cluster, question.model, question.speed, stages)
 
 
 def _facts(solved: Solved, bound: float) -> dict[str, Any]:
@@ -265,6 +279,10 @@ def _search(
     def placed(runs: Intervals) -> Placement:
         return wired(question.model.layers, runs, question.cluster.links, settings.partial)
 
+    def simulated(runs: Intervals) -> float:
+        one = question.service(placed(runs))
+        return simulate(one) if one.flow > 0 else 0.0
+
     found = search(
         problem,
         _starts(question),
@@ -278,10 +296,15 @@ def _search(
         ),
         seed,
         question.bound(),
-        lambda runs: simulate(question.alone(placed(runs))),
+        simulated,
         advance,
         settings.partial,
     )
+    if found.value <= 0:
+        raise InputError(
+            f"the search found no placement that work can pass through in {found.evaluations:,}"
+            " evaluations; raise search.chains or search.evaluations, or add links or machines"
+        )
     facts = {
         "evaluations": found.evaluations,
         "simulations": found.simulations,

@@ -23,7 +23,7 @@ from helix.plan.annealing import anneal, value_of
 from helix.plan.placement import UNUSED
 from helix.plan.search_flow import FIRST, fill_up
 from helix.plan.search_moves import move
-from helix.plan.search_problem import Ints, SearchProblem
+from helix.plan.search_problem import Ints, SearchProblem, scratch
 
 Objective = Literal["simulated", "latency-flow", "flow"]
 Intervals = tuple[tuple[int, int], ...]
@@ -84,10 +84,11 @@ def search(
     left = _Clock(begin, budget.time_limit_s)
     loaded = objective != "flow"
     goal = np.inf if loaded else bound * (1 - ALIKE)
-    pool, evaluations = _chains(problem, starts, loaded, budget, seed, goal, advance, partial, left)
+    pool, evaluations, steps = _chains(
+        problem, starts, loaded, budget, seed, goal, advance, partial, left
+    )
     best = max(pool, key=lambda item: item[1])
     if objective != "simulated":
-        steps = (Step(left.seconds(), best[1], 0),)
         return Found(best[0], best[1], evaluations, 0, left.seconds(), steps)
     ranked = [runs for runs, _ in sorted(pool, key=lambda item: -item[1])]
     loop = _Loop(problem, simulate, advance, budget, left, partial, np.random.default_rng(seed))
@@ -115,29 +116,31 @@ class _Clock(NamedTuple):
 def _chains(
     problem: SearchProblem, starts: Sequence[Intervals], loaded: bool, budget: Budget, seed: int,
     goal: float, advance: Callable[[int], None], partial: bool, left: _Clock,
-) -> tuple[list[tuple[Intervals, float]], int]:  # fmt: skip
-    """Run the annealing chains; return distinct placements with their values, best chains first."""
+) -> tuple[list[tuple[Intervals, float]], int, tuple[Step, ...]]:  # fmt: skip
+    """Run the annealing chains; return distinct placements, evaluations and better ones in time."""
 
     def chain(number: int) -> tuple[Intervals, float, int]:
         runs = np.array(starts[number % len(starts)], np.int64)
         rng = np.random.default_rng([seed, number])
         first, last, value, done = anneal(
             problem, runs[:, 0].copy(), runs[:, 1].copy(), partial, loaded, rng,
-            budget.evaluations, goal,
+            budget.evaluations, goal, scratch(len(runs), problem.layers),
         )  # fmt: skip
         return _intervals(first, last), value, done
 
-    found, evaluations = dict[Intervals, float](), 0
+    found, evaluations, steps = dict[Intervals, float](), 0, list[Step]()
     with ThreadPoolExecutor(budget.workers) as threads:
         for first in range(0, budget.chains, budget.workers):
             group = range(first, min(first + budget.workers, budget.chains))
             for runs, value, done in threads.map(chain, group):
                 found.setdefault(runs, value)
                 evaluations += done
+                if not steps or value > steps[-1].value:
+                    steps.append(Step(left.seconds(), value, 0))
                 advance(1)
             if left.over() or max(found.values()) >= goal:
                 break
-    return list(found.items()), evaluations
+    return list(found.items()), evaluations, tuple(steps)
 
 
 class _Loop:
@@ -213,8 +216,12 @@ def estimate_of(problem: SearchProblem, intervals: Intervals, partial: bool) -> 
     starts, ends = np.array(intervals, np.int64).T.copy()
     places = len(starts) + FIRST
     flow, through = np.zeros((places, places)), np.zeros(places)
-    fill_up(starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through)
-    return value_of(problem, starts, ends, flow, through, True)
+    room = scratch(len(starts), problem.layers)
+    fill_up(
+        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through,
+        room,
+    )  # fmt: skip
+    return value_of(problem, starts, ends, flow, through, True, room)
 
 
 def _intervals(starts: Ints, ends: Ints) -> Intervals:

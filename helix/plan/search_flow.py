@@ -8,15 +8,15 @@ layers themselves, so nothing is rebuilt. `helix.plan.flow_graph` is the readabl
 
 import numpy as np
 
-from helix.plan.compiled import compiled
-from helix.plan.search_problem import Floats, Ints
+from helix.plan.compiled import bare
+from helix.plan.search_problem import Floats, Ints, Scratch
 
 LEAST = 1e-6  # tokens per second that count as none
 NOTHING = 1e-9  # what rounding may leave of a flow
 SOURCE, SINK, FIRST = 0, 1, 2  # as in helix.inputs.cluster
 
 
-@compiled
+@bare
 def fits(starts: Ints, ends: Ints, tail: int, head: int, layers: int, partial: bool) -> bool:
     """Say whether work may pass from one place to another."""
     if tail == SOURCE:
@@ -29,14 +29,14 @@ def fits(starts: Ints, ends: Ints, tail: int, head: int, layers: int, partial: b
     return starts[head - FIRST] == reach and ends[head - FIRST] > reach > 0
 
 
-@compiled
-def take_out(flow: Floats, through: Floats, place: int) -> None:
+@bare
+def take_out(flow: Floats, through: Floats, place: int, path: Ints) -> None:
     """Remove all flow through a machine, path by path.
 
     Rounding may leave a remainder without a way on or back; it is dropped with the machine.
+    `path` is memory for twice as many places and one more.
     """
     places = flow.shape[0]
-    path = np.empty(2 * places + 1, np.int64)
     while through[place] > LEAST:
         first = last = places
         path[places] = place
@@ -55,12 +55,13 @@ def take_out(flow: Floats, through: Floats, place: int) -> None:
             flow[path[i], path[i + 1]] -= amount
             through[path[i]] -= amount
         through[SINK] -= amount
-    flow[place, :] = 0.0
-    flow[:, place] = 0.0
+    for other in range(places):
+        flow[place, other] = 0.0
+        flow[other, place] = 0.0
     through[place] = 0.0
 
 
-@compiled
+@bare
 def _feeder(flow: Floats, place: int) -> int:
     """Return where most of a place's work comes from, -1 if there is none."""
     best, most = -1, NOTHING
@@ -70,7 +71,7 @@ def _feeder(flow: Floats, place: int) -> int:
     return best
 
 
-@compiled
+@bare
 def _follower(flow: Floats, place: int) -> int:
     """Return where most of a place's work goes, -1 if there is none."""
     best, most = -1, NOTHING
@@ -80,18 +81,16 @@ def _follower(flow: Floats, place: int) -> int:
     return best
 
 
-@compiled
+@bare
 def fill_up(
     starts: Ints, ends: Ints, layers: int, partial: bool, rates: Floats, link_rates: Floats,
-    flow: Floats, through: Floats,
+    flow: Floats, through: Floats, scratch: Scratch,
 ) -> float:  # fmt: skip
     """Augment the flow until it is maximal and return its value.
 
     The search walks pairs (machine, side): side 0 is where work arrives, side 1 where it leaves.
     """
-    places = flow.shape[0]
-    before = np.empty(2 * places, np.int64)
-    queue = np.empty(2 * places, np.int64)
+    before, queue = scratch.before, scratch.queue
     while _reach(starts, ends, layers, partial, rates, link_rates, flow, through, before, queue):
         amount = _along(starts, ends, rates, link_rates, flow, through, before, np.inf, 0.0)
         _along(starts, ends, rates, link_rates, flow, through, before, np.inf, amount)
@@ -100,21 +99,21 @@ def fill_up(
     return through[SOURCE]
 
 
-@compiled
+@bare
 def _reach(
     starts: Ints, ends: Ints, layers: int, partial: bool, rates: Floats, link_rates: Floats,
     flow: Floats, through: Floats, before: Ints, queue: Ints,
 ) -> bool:  # fmt: skip
     """Search breadth first from the source; fill in where each (place, side) is reached from."""
-    before[:] = -1
+    for state in range(len(before)):
+        before[state] = -1
     leaving = 2 * SOURCE + 1
     before[leaving] = leaving
     queue[0] = leaving
     begin, end = 0, 1
     while begin < end:
-        state = queue[begin]
+        here, side = queue[begin] >> 1, queue[begin] & 1
         begin += 1
-        here, side = state >> 1, state & 1
         if side == 1:
             end = _reach_on(
                 starts, ends, layers, partial, link_rates, flow, through, before, queue, end, here
@@ -126,7 +125,7 @@ def _reach(
     return False
 
 
-@compiled
+@bare
 def _reach_on(
     starts: Ints, ends: Ints, layers: int, partial: bool, link_rates: Floats, flow: Floats,
     through: Floats, before: Ints, queue: Ints, end: int, here: int,
@@ -148,7 +147,7 @@ def _reach_on(
     return end
 
 
-@compiled
+@bare
 def _reach_through(
     starts: Ints, ends: Ints, rates: Floats, flow: Floats, through: Floats, before: Ints,
     queue: Ints, end: int, here: int,
@@ -167,7 +166,7 @@ def _reach_through(
     return end
 
 
-@compiled
+@bare
 def _along(
     starts: Ints, ends: Ints, rates: Floats, link_rates: Floats, flow: Floats, through: Floats,
     before: Ints, most: float, pushed: float,

@@ -31,6 +31,30 @@ AZURE_CONVERSATION = RequestMix(763.1, 9.1e5, 232.4)
 """Of the shipped lengths (helix/data/azure_conversation_lengths.csv)."""
 
 
+class Scratch(NamedTuple):
+    """Memory that the kernels write in, so that none of them has to ask for any."""
+
+    path: Ints
+    before: Ints
+    queue: Ints
+    per_layer: Floats
+    machines: Floats  # rows as `time_in_system` reads them
+    links: Floats
+
+
+def scratch(machines: int, layers: int) -> Scratch:
+    """Return memory for the kernels of one thread."""
+    places = machines + FIRST
+    return Scratch(
+        path=np.empty(2 * places + 1, np.int64),
+        before=np.empty(2 * places, np.int64),
+        queue=np.empty(2 * places, np.int64),
+        per_layer=np.empty(layers),
+        machines=np.empty((machines, 4)),
+        links=np.empty((places * places, 3)),
+    )
+
+
 class SearchProblem(NamedTuple):
     """Machines (first axis) and links (P x P places) as the kernels read them."""
 

@@ -29,7 +29,7 @@ from helix.simulate.schedulers import (
 from helix.simulate.simulate import EXPECTED_PART, HIGH_WATER, check_connected
 from helix.simulate.switches import Switches
 from helix.simulate.system import System
-from helix.simulate.trace import Span
+from helix.simulate.trace import KV_ENTRIES, WAITING, Span
 from helix.simulate.workload import STAGGER_S, Offline, Scheduler, Workload, warm_up_s
 
 
@@ -174,8 +174,10 @@ class Engine:
             return
         if not batch.seconds >= 0:
             raise InputError("a batch is larger than any in the profile; lower the limits")
-        self.nodes[place].note_busy(self.now, batch.seconds, self.begin, self.end)
+        node = self.nodes[place]
+        node.note_busy(self.now, batch.seconds, self.begin, self.end)
         sizes = {"prompt tokens": batch.prompt_tokens, "decodes": batch.decodes}
+        sizes |= {KV_ENTRIES: node.kv, WAITING: sum(map(len, node.queues))}
         name = f"layer {batch.layer}"
         self.spans.append(Span("node", place, name, self.now, batch.seconds, sizes))
         self.at(self.now + batch.seconds, self.finish_layer, place)

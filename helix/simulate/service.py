@@ -12,10 +12,12 @@ from helix.inputs.model import Model
 from helix.inputs.profile import Profiles
 from helix.inputs.requests import generated_arrivals, read_arrivals, servable
 from helix.plan.plans import Plan, Service
+from helix.simulate.engine import Engine
 from helix.simulate.metrics import Outcome
 from helix.simulate.simulate import simulate
 from helix.simulate.switches import Switches, compat
 from helix.simulate.system import System, make_system
+from helix.simulate.trace import trace_events, write_trace
 from helix.simulate.workload import Offline, Online, Workload
 
 
@@ -54,7 +56,7 @@ def workload_of(settings: WorkloadSettings, name: str, seed: int) -> Workload:
         _of(settings.tokens_per_s, name, "tokens_per_s"),
         settings.duration_s,
         seed,
-        shuffled=settings.compat,
+        shuffled=settings.compat and "shuffled_trace" not in settings.right,
     )
     return Online(arrivals=arrivals, duration_s=settings.duration_s)
 
@@ -84,12 +86,36 @@ def serve(plan: Plan, experiment: Experiment, seed: int) -> Served:
                 system_of(one, cluster, model, profiles),
                 workload_of(settings, one.name, seed),
                 settings.scheduler,
-                switches=compat() if settings.compat else Switches(),
+                switches=compat(settings.right) if settings.compat else Switches(),
                 seed=seed,
             )
             for one in plan.services
         }
     )
+
+
+def write_timelines(plan: Plan, experiment: Experiment, seed: int, folder: Path) -> list[Path]:
+    """Write what happens in each service's first `workload.timeline_s` as a Perfetto trace."""
+    cluster, model = experiment.cluster.load(), experiment.model.load()
+    profiles, settings = experiment.load_profiles(cluster), experiment.workload
+    paths = list[Path]()
+    for one in plan.services:
+        workload = begun(workload_of(settings, one.name, seed), settings.timeline_s)
+        system = system_of(one, cluster, model, profiles)
+        switches = compat(settings.right) if settings.compat else Switches()
+        engine = Engine(system, workload, settings.scheduler, switches, seed)
+        engine.run()
+        paths.append(folder / f"{experiment.name}-{one.name}.json")
+        write_trace(paths[-1], trace_events(system, engine.spans, end_s=engine.end))
+    return paths
+
+
+def begun(workload: Workload, seconds: float) -> Workload:
+    """Return the first seconds of a workload, without a warm-up."""
+    if isinstance(workload, Offline):
+        return msgspec.structs.replace(workload, warm_up_s=0.0, duration_s=seconds)
+    arrivals = [arrival for arrival in workload.arrivals if arrival.time_s <= seconds]
+    return Online(arrivals=arrivals, duration_s=seconds)
 
 
 def offline_rate(

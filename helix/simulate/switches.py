@@ -4,6 +4,8 @@ Each switch keeps one behaviour of the original that is not what its paper means
 right one (False). What each changes is said beside it.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -22,6 +24,9 @@ class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bursts are lost. Right: consecutive intervals from a drawn start."""
 
 
-def compat() -> Switches:
-    """Return all of the original's faults together: its numbers come out to the last digit."""
-    return Switches(**dict.fromkeys(Switches.__struct_fields__, True))
+def compat(right: Sequence[str] = ()) -> Switches:
+    """Return the original's faults, without those in `right`.
+
+    With all of them its numbers come out to the last digit.
+    """
+    return Switches(**{name: name not in right for name in Switches.__struct_fields__})

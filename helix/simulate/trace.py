@@ -1,6 +1,7 @@
 """What happened when, in the Chrome trace format: open the file at https://ui.perfetto.dev.
 
-Process 0 holds the machines, one thread each; process 1 the links.
+Process 0 holds the machines, one thread each; process 1 the links. KV cache and queue of every
+machine stand beside as counters.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from helix.inputs.cluster import place_name
 from helix.simulate.system import System
 
 US_PER_S = 1e6
+KV_ENTRIES, WAITING = "KV entries", "waiting"
 PROCESS = {"node": 0, "link": 1}
 
 
@@ -47,7 +49,18 @@ def trace_events(
             "args": span.sizes,
         }
         for span in kept
-    ]
+    ] + [
+        {
+            "name": f"machine {place_name(span.where)}: {counter}",
+            "ph": "C",
+            "ts": span.begin_s * US_PER_S,
+            "pid": PROCESS["node"],
+            "args": {counter: span.sizes[counter]},
+        }
+        for span in kept
+        if span.what == "node"
+        for counter in (KV_ENTRIES, WAITING)
+    ]  # fmt: skip
 
 
 def write_trace(path: Path, events: Sequence[dict[str, object]]) -> None:

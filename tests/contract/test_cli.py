@@ -28,7 +28,7 @@ TABLE = {
     "quick": ([], {"--again"}),
     "full": ([], {"--again"}),
 }
-OF_ONE = {("helix", "plan"): {"--objective"}}
+OF_ONE = {("helix", "plan"): {"--objective"}, ("helix", "simulate"): {"--ray"}}
 """Options that only one package has."""
 
 pytestmark = pytest.mark.skipif(not WITH_CLI, reason="no package has a command line yet")

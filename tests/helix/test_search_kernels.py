@@ -13,7 +13,7 @@ from helix.plan.flow_graph import placement_flow
 from helix.plan.placement import wired
 from helix.plan.search_flow import SINK, SOURCE, fill_up, take_out
 from helix.plan.search_moves import move
-from helix.plan.search_problem import SearchProblem, search_problem
+from helix.plan.search_problem import SearchProblem, scratch, search_problem
 from tests.helix.golden_inputs import GOLDEN, shipped_intervals, situation
 
 GEO, SINGLE = "geo.llama70b.ilp", "single.llama70b.ilp"
@@ -30,8 +30,9 @@ def filled(
     places = len(starts) + FIRST
     flow, through = np.zeros((places, places)), np.zeros(places)
     value = fill_up(
-        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through
-    )
+        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through,
+        scratch(len(starts), problem.layers),
+    )  # fmt: skip
     return value, flow, through
 
 
@@ -44,17 +45,19 @@ def test_incremental_flow_is_the_maximum_flow_after_every_move(
     problem = search_problem(cluster, model, profiles, speed)
     starts, ends = start(shipped)
     rng = np.random.default_rng(seed)
+    room = scratch(len(starts), problem.layers)
     _, flow, through = filled(problem, starts, ends, partial)
     for _ in range(30):
         new_starts, new_ends = starts.copy(), ends.copy()
         if not move(new_starts, new_ends, problem.most, problem.layers, rng):
             continue
         for i in np.flatnonzero((new_starts != starts) | (new_ends != ends)):
-            take_out(flow, through, int(i) + FIRST)
+            take_out(flow, through, int(i) + FIRST, room.path)
         starts, ends = new_starts, new_ends
         value = fill_up(
-            starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through
-        )
+            starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through,
+            room,
+        )  # fmt: skip
         runs = list(zip(starts.tolist(), ends.tolist(), strict=True))
         placement = wired(model.layers, runs, cluster.links, partial)
         exact = placement_flow(cluster, model, placement, speed).value
@@ -71,7 +74,17 @@ def test_annealing_attains_the_proven_optimum_and_is_deterministic() -> None:
     bound = capped_compute_bound([speed.rates(n.kind) for n in cluster.nodes], model.layers)
     starts, ends = start("single.llama70b.swarm")
     found = [
-        anneal(problem, starts, ends, False, False, np.random.default_rng(1), 600_000, bound - 1e-6)
+        anneal(
+            problem,
+            starts.copy(),
+            ends.copy(),
+            False,
+            False,
+            np.random.default_rng(1),
+            600_000,
+            bound - 1e-6,
+            scratch(len(starts), problem.layers),
+        )
         for _ in range(2)
     ]
     assert found[0][0].tolist() == found[1][0].tolist()
@@ -88,29 +101,29 @@ def estimate(shipped: str) -> float:
     problem = search_problem(cluster, model, profiles, speed)
     starts, ends = start(shipped)
     _, flow, through = filled(problem, starts, ends, False)
-    return decode_rate(
-        starts, ends, problem.layers, flow, through, problem.kv_tokens, problem.base,
-        problem.per_decode, problem.per_prompt, problem.latency, problem.occupied, problem.mix,
-    )  # fmt: skip
+    return decode_rate(problem, starts, ends, flow, through, scratch(len(starts), problem.layers))
 
 
 @pytest.mark.parametrize(
-    ("shipped", "simulation", "part"),
+    ("shipped", "simulation", "part", "most"),
     [
-        (SINGLE, "single.llama70b.offline.helix", 0),
-        (GEO, "geo.llama70b.offline.helix", 0),
-        ("single.llama30b.ilp.a100", "single.llama30b.offline.helix", 0),
-        ("single.llama30b.ilp.l4", "single.llama30b.offline.helix", 1),
-        ("single.llama30b.ilp.t4", "single.llama30b.offline.helix", 2),
-        ("geo.llama30b.ilp.a100", "geo.llama30b.offline.helix", 0),
-        ("geo.llama30b.ilp.t4", "geo.llama30b.offline.helix", 2),
+        (SINGLE, "single.llama70b.offline.helix", 0, 1.1),
+        (GEO, "geo.llama70b.offline.helix", 0, 1.25),
+        # Four machines in a row, and requests of one convoy: what the closed form leaves out (a
+        # convoy's gaps, prompts that come in bursts) weighs more, always to the optimistic side.
+        ("single.llama30b.ilp.a100", "single.llama30b.offline.helix", 0, 1.55),
+        ("single.llama30b.ilp.l4", "single.llama30b.offline.helix", 1, 1.55),
+        ("single.llama30b.ilp.t4", "single.llama30b.offline.helix", 2, 1.55),
+        ("geo.llama30b.ilp.a100", "geo.llama30b.offline.helix", 0, 1.3),
+        ("geo.llama30b.ilp.t4", "geo.llama30b.offline.helix", 2, 1.3),
     ],
 )
-def test_estimates_are_near_what_the_original_simulates(
-    shipped: str, simulation: str, part: int
+def test_estimates_are_optimistic_and_near_what_the_original_simulates(
+    shipped: str, simulation: str, part: int, most: float
 ) -> None:
     golden = next(s for s in GOLDEN["simulations"] if s["id"] == simulation)
-    assert estimate(shipped) == pytest.approx(golden["parts"][part]["decode"], rel=0.3)
+    simulated = golden["parts"][part]["decode"]
+    assert 0.97 * simulated < estimate(shipped) < most * simulated
 
 
 def test_a_longer_way_is_worth_less_at_equal_flow() -> None:
@@ -125,9 +138,8 @@ def test_a_longer_way_is_worth_less_at_equal_flow() -> None:
         problem = search_problem(changed, model, profiles, speed)
         value, flow, through = filled(problem, starts, ends, False)
         rate = decode_rate(
-            starts, ends, problem.layers, flow, through, problem.kv_tokens, problem.base,
-            problem.per_decode, problem.per_prompt, problem.latency, problem.occupied, problem.mix,
-        )  # fmt: skip
+            problem, starts, ends, flow, through, scratch(len(starts), problem.layers)
+        )
         rates.append((value, rate))
     assert rates[0][0] == pytest.approx(rates[1][0])
     assert rates[1][1] < 0.8 * rates[0][1]
