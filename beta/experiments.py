@@ -149,10 +149,10 @@ def _served() -> Iterator[Experiment]:
     )
     yield Experiment(
         name="serve-delay",
-        about="simulator against a real system whose stages only wait: six bert-2.6b, four devices",
-        cluster=ClusterSettings(devices=4),
-        models=(ModelSettings(types=("bert-2.6b",), count=6, slo_scale=5.0),),
-        traffic=Traffic(rate=10.0, cv=4.0, duration_s=60.0),
+        about="simulator against a real system whose stages only wait: six bert-6.7b, four devices",
+        cluster=ClusterSettings(devices=4, memory_gib=26.0),
+        models=(ModelSettings(types=("bert-6.7b",), count=6, slo_scale=5.0),),
+        traffic=Traffic(rate=5.0, cv=4.0, duration_s=60.0),
         training=Training(seed=1234),
         placement=PlacementSettings(method="mp-search"),
         simulator=SimulatorSettings(warm_up_s=0.0),

@@ -24,6 +24,8 @@ def deployment_of(
     delay = serve.stages == "delay"
     if delay and backend == "nccl":
         raise InputError("serve.stages 'delay' waits and computes nothing; use --backend gloo")
+    if delay and serve.ray != "local":
+        raise InputError("serve.stages 'delay' needs one machine's clock; use serve.ray=local")
     return Deployment(
         models=model_specs(experiment, loaded, seed),
         groups=group_specs(placement, loaded),

@@ -119,7 +119,8 @@ class GroupManager:
         if self.down.is_set():
             raise GroupDown(self.reason)
         # Nothing is awaited between admission and these calls: all workers get one order.
-        calls = {worker: worker.step.remote(number, tokens) for worker in self.workers}
+        issued = time.monotonic()
+        calls = {worker: worker.step.remote(number, tokens, issued) for worker in self.workers}
         if not self.in_flight:
             self.progress = time.monotonic()
         self.in_flight += 1

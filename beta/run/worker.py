@@ -64,6 +64,7 @@ class StageWorker:
         self.stages = dict[int, Stage]()
         self.within: dist.ProcessGroup | None = None
         self.sending = deque[_Sending]()
+        self.free = 0.0
 
     def pid(self) -> int:
         """Return the process id."""
@@ -110,10 +111,10 @@ class StageWorker:
             )
 
     @torch.inference_mode()
-    def step(self, number: int, tokens: list[int]) -> list[float] | None:
-        """Do this stage's part of a request; the last stage returns the logits."""
+    def step(self, number: int, tokens: list[int], issued: float) -> list[float] | None:
+        """Do this stage's part of a request issued then; the last stage returns the logits."""
         if self.delay:
-            return self._wait(number, len(tokens))
+            return self._wait(number, issued)
         stage = self.stages[number]
         if self.shard.stage == 0:
             x = torch.tensor([tokens], device=self.place.device)
@@ -126,14 +127,21 @@ class StageWorker:
             return None
         return y[0].float().tolist() if self.shard.rank == 0 else None
 
-    def _wait(self, number: int, tokens: int) -> list[float] | None:
-        """Take as long as profiled, from when the stage before is done; the answer is empty."""
-        x = torch.empty(1, tokens)
+    def _wait(self, number: int, issued: float) -> list[float] | None:
+        """Take exactly as long as profiled, from when the request is there and the device is free.
+
+        Like a device that is handed work ahead, it does not idle while this process is called: the
+        stages hand on when they were done, on the clock that all processes of a machine share. The
+        answer is empty.
+        """
+        there = torch.tensor([issued], dtype=torch.float64)
         if self.shard.stage:
-            dist.recv(x, self.rank - self.shard.op)
-        time.sleep(self.group.stage_s[number][self.shard.stage])
+            dist.recv(there, self.rank - self.shard.op)
+        seconds = self.group.stage_s[number][self.shard.stage]
+        self.free = max(self.free, float(there)) + seconds
+        time.sleep(max(self.free - time.monotonic(), 0))
         if self.shard.stage < self.shard.stages - 1:
-            self._send(x)
+            self._send(torch.tensor([self.free], dtype=torch.float64))
             return None
         return [] if self.shard.rank == 0 else None
 
