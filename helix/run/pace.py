@@ -15,10 +15,16 @@ class Pace(msgspec.Struct, frozen=True):
 
     def seconds(self, prompt_tokens: int, decodes: int) -> float:
         """Return how long a batch takes; one decode is no faster than the smallest measured."""
-        decode_s = self.decode(decodes)
+        decode_s = _beyond(self.decode, decodes)
         if decodes == 1:
             decode_s = max(decode_s, self.decode.seconds[1])
-        return self.prompt(prompt_tokens) + decode_s
+        return _beyond(self.prompt, prompt_tokens) + decode_s
+
+
+def _beyond(curve: Curve, size: int) -> float:
+    """Return a curve's value, in proportion to the last one for what is larger than measured."""
+    most = curve.tokens[-1]
+    return curve(size) if size <= most else curve.seconds[-1] * size / most
 
 
 MOST_BEHIND_S = 0.5
