@@ -149,11 +149,10 @@ def test_messages_arrive_whole_in_order_and_after_their_delay():
 )
 def test_callers_without_the_secret_are_hung_up_on(bad):
     listener, got, lost = listening()
-    with socket.create_connection(listener.address) as caller:
-        with contextlib.suppress(OSError):  # hung up on already
-            caller.sendall(bad)
-            caller.shutdown(socket.SHUT_WR)
-            assert caller.recv(1) == b""
+    with contextlib.suppress(OSError), socket.create_connection(listener.address) as caller:
+        caller.sendall(bad)  # or it is hung up on already
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(1) == b""
     assert got.empty()
     assert lost.empty()
     listener.close()
