@@ -150,6 +150,7 @@ SWITCHED = Choice(training=_layout(4, 1), generation=_layout(2, 2), mapping="int
 def _tinies() -> list[Experiment]:
     """Return the runs of this machine: the same task by layouts and schedules that must agree."""
     in_turn = msgspec.structs.replace(SWITCHED, schedule="sequential", inference="sequential")
+    fused = msgspec.structs.replace(SWITCHED, schedule="fused")
     replicas = Choice(training=_layout(2, 1, 2), generation=_layout(1, 1, 4))
     slices = Choice(training=_layout(2, 2), generation=_layout(1, 4), mapping="interleaved")
     two = Choice(training=_layout(1, 1, 2), generation=_layout(1, 1, 2), schedule="sequential")
@@ -157,6 +158,7 @@ def _tinies() -> list[Experiment]:
         tiny("tiny-cpu-1", "PPO in one process: the yardstick of the others", ONE),
         tiny("tiny-cpu-4", "PPO on 4 ranks, switch and merged training", SWITCHED, baselines=True),
         tiny("tiny-cpu-4-in-turn", "the same, one model after the other", in_turn),
+        tiny("tiny-cpu-4-fused", "the same, actor and critic from opposite ends", fused),
         tiny("tiny-cpu-4-replicas", "2 replicas that generate as 4", replicas, baselines=True),
         tiny("tiny-cpu-2", "PPO on 2 data-parallel ranks", two),
         tiny("zero3-cpu-2", "the same by DeepSpeed ZeRO-3, the baseline", two, engine="deepspeed"),
@@ -263,7 +265,8 @@ _REAL = tuple(
 _MORE_REAL = tuple(
     Case("run", name, "given")
     for name in (
-        "tiny-cpu-4-replicas", "tiny-cpu-4-slices", "learn-cpu-1", "learn-cpu-2-replicas",
+        "tiny-cpu-4-fused", "tiny-cpu-4-replicas", "tiny-cpu-4-slices", "learn-cpu-1",
+        "learn-cpu-2-replicas",
     )
 )  # fmt: skip
 
