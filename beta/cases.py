@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from beta.inputs.experiment import Experiment
+from beta.inputs.experiment import MACHINE, Experiment
 from beta.plan import plans
 from beta.plan.plans import Plan
+from beta.run.specs import Backend
 from beta.sweeps import SUITES, Case, Verb, grids, suite_cases
 from common import provenance
 from common.case import case_id
@@ -28,7 +29,7 @@ ARTIFACT = "beta"
 OWN = "own"
 """Suite of what a user does one by one."""
 
-ORIGIN: dict[Verb, Origin] = {"plan": "planned", "simulate": "simulated"}
+ORIGIN: dict[Verb, Origin] = {"plan": "planned", "simulate": "simulated", "run": "measured"}
 
 
 class Done(NamedTuple):
@@ -73,6 +74,30 @@ class Folder(NamedTuple):
     def figure(self, name: str) -> Path:
         """Return a figure's path without suffix."""
         return self.home / "figures" / name
+
+
+def with_profile(experiment: Experiment, folder: Folder) -> Experiment:
+    """Return the experiment with the file of this machine's profile, measured if not there yet."""
+    if experiment.profile != MACHINE:
+        return experiment
+    path = folder.profile(experiment)
+    if not path.is_file():
+        from beta.measure import measure_experiment
+
+        log.info("no profile of this machine yet; measuring")
+        measure_experiment(experiment, path)
+    return msgspec.structs.replace(experiment, profile=str(path))
+
+
+def backend_of(wanted: str) -> Backend:
+    """Return a backend by name; nccl where there is CUDA, gloo elsewhere, if none is named."""
+    if wanted in ("gloo", "nccl"):
+        return "gloo" if wanted == "gloo" else "nccl"
+    if wanted:
+        raise InputError(f"--backend is {wanted!r}, expected gloo or nccl")
+    import torch
+
+    return "nccl" if torch.cuda.is_available() else "gloo"
 
 
 def make_plan(experiment: Experiment, method: str, folder: Folder, *, seed: int = 0) -> Done:
@@ -133,6 +158,35 @@ def simulate(
     return Done(answer.played_metrics(played), plan, (), summary)
 
 
+def run(
+    experiment: Experiment,
+    method: str,
+    folder: Folder,
+    given: Path | None,
+    *,
+    seed: int = 0,
+    backend: Backend = "gloo",
+    world_size: int | None = None,
+) -> Done:
+    """Serve a plan on Ray and measure it; what the simulators say of it stands beside."""
+    from beta import served
+    from beta.inputs.load import load
+    from beta.run.launch import serve
+
+    plan = plan_for(experiment, method, folder, given, seed)
+    needed = sum(group.op * group.pp for group in plan.periods[0].groups)
+    if world_size is not None and world_size < needed:
+        raise InputError(
+            f"the plan needs {needed} devices, but --world-size is {world_size}; plan for"
+            f" {world_size} by --set cluster.devices={world_size}"
+        )
+    loaded = load(experiment, seed)
+    measured = serve(experiment, plan, loaded, backend=backend, seed=seed)
+    predicted = served.simulated(experiment, plan, loaded, seed)
+    metrics = served.metrics_of(experiment, loaded, measured, predicted)
+    return Done(metrics, plan, (), served.summary_of(metrics))
+
+
 def do(
     verb: Verb,
     experiment: Experiment,
@@ -141,11 +195,24 @@ def do(
     *,
     seed: int = 0,
     given: Path | None = None,
+    backend: Backend = "gloo",
+    world_size: int | None = None,
 ) -> tuple[Record, Done]:
     """Do a user's case, append its record and return both."""
     started, clock = _now(), time.perf_counter()
+    experiment = with_profile(experiment, folder)
     if verb == "plan":
         done = make_plan(experiment, method, folder, seed=seed)
+    elif verb == "run":
+        done = run(
+            experiment,
+            method,
+            folder,
+            given,
+            seed=seed,
+            backend=backend,
+            world_size=world_size,
+        )
     else:
         done = simulate(experiment, method, folder, given, seed=seed)
     cost = Cost(started, time.perf_counter() - clock, peak_rss())
@@ -185,7 +252,7 @@ def record_of(
 def axes(case: Case) -> dict[str, Axis]:
     """Return what tables select records by."""
     experiment = case.experiment
-    return {
+    found: dict[str, Axis] = {
         "verb": case.verb,
         "method": case.method,
         "mode": experiment.placement.mode,
@@ -195,6 +262,7 @@ def axes(case: Case) -> dict[str, Axis]:
         "dispatch": experiment.simulator.dispatch,
         "stand_in": experiment.stand_in,
     }
+    return found | {"stages": experiment.serve.stages} if case.verb == "run" else found
 
 
 def config_of(case: Case, seed: int) -> dict[str, Any]:
@@ -263,6 +331,8 @@ def run_suite(
     ]
     if len(todo) < len(cases):
         log.info("%d finished cases are kept (--again redoes them)", len(cases) - len(todo))
+    served = [task for task in todo if task[0].verb == "run"]
+    todo = [task for task in todo if task[0].verb != "run"]
     processes = settings.processes or cores()
     if len(todo) > 1:
         place = f"Ray at {settings.ray}" if settings.ray else f"{processes} processes"
@@ -279,6 +349,18 @@ def run_suite(
             folder.records(suite).append(record)
             log.debug("%s %s=%g %s", case.experiment.name, case.sweep, case.x, case.method)
             advance(1)
+    for case, _ in served:  # one after the other: they are measured
+        log.info("serving %s, %s %g, by %s", case.experiment.name, case.sweep, case.x, case.method)
+        metrics, cost = serve_point(case, folder, seed)
+        folder.records(suite).append(record_of(case, metrics, cost, folder, suite=suite, seed=seed))
+
+
+def serve_point(case: Case, folder: Folder, seed: int) -> tuple[tuple[Metric, ...], Cost]:
+    """Serve one point of a figure."""
+    started, clock = _now(), time.perf_counter()
+    experiment = with_profile(case.experiment, folder)
+    done = run(experiment, case.method, folder, None, seed=seed)
+    return done.metrics, Cost(started, time.perf_counter() - clock, peak_rss())
 
 
 def work(task: tuple[Case, int]) -> tuple[tuple[Metric, ...], Cost]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from beta.published import Key, original_runs, points
-from beta.sweeps import grids
+from beta.sweeps import SERVED, grids
 from common.claims import Claim, load
 from common.record import Metric, Record
 
@@ -67,7 +67,7 @@ def comparisons(records: Sequence[Record]) -> list[Record]:
     """Return records of what the points of each figure say together."""
     made = list[Record]()
     for experiment, mine in swept(records).items():
-        if grids()[experiment].metric != "attainment":
+        if grids()[experiment].metric != "attainment" or experiment in SERVED:
             continue
         methods = dict.fromkeys(str(record.case["method"]) for record in mine)
         made.append(_compared(experiment, "all", mine))
@@ -76,7 +76,24 @@ def comparisons(records: Sequence[Record]) -> list[Record]:
             made.append(_compared(experiment, method, of_method))
             made += _reached(experiment, method, of_method)
         made += _advantages(experiment, mine)
-    return made + _testbed(records)
+    return made + _testbed(records) + _served(records)
+
+
+def _served(records: Iterable[Record]) -> list[Record]:
+    """Return how far the event simulator is from the system whose stages only wait."""
+    mine = swept(records).get("serve-delay", [])
+    errors = list[float]()
+    for record in mine:
+        measured, simulated = attainment(record), metric(record, "simulated.events")
+        if measured is not None and simulated is not None:
+            errors.append(abs(measured - simulated))
+    if not errors:
+        return []
+    metrics = (
+        Metric(name="error.mean", value=sum(errors) / len(errors), unit="1"),
+        Metric(name="error.max", value=max(errors), unit="1"),
+    )
+    return [_derived(mine[0], "events", "", metrics)]
 
 
 def _testbed(records: Sequence[Record]) -> list[Record]:

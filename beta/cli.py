@@ -12,7 +12,6 @@ from beta import cases, show
 from beta.experiments import named
 from beta.inputs.experiment import Experiment
 from common.case import resolve, to_toml
-from common.errors import InputError
 from common.log import guard, setup
 
 app = typer.Typer(
@@ -131,20 +130,31 @@ def simulate(
 def run(
     experiment: Name,
     plan: PlanFile = None,
-    world_size: Annotated[int | None, typer.Option(help="Devices to serve on.")] = None,
-    backend: Annotated[str, typer.Option(help="gloo or nccl.")] = "",
+    world_size: Annotated[int | None, typer.Option(help="Most devices to serve on.")] = None,
+    backend: Annotated[str, typer.Option(help="gloo or nccl; default by what is there.")] = "",
     out: Out = RESULTS,
     seed: Seed = 0,
     set: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Not in this version: serving for real. Refuses; the verb simulate plays the plan."""
+    """Serve the plan on Ray, put the traffic on it, and print measured beside simulated."""
     with guard(verbose):
-        _experiment(experiment, set)
-        raise InputError(
-            "serving for real is not in this version; 'simulate' plays the plan, with"
-            " --set simulator.kind=events through the delays of a real system"
+        setup(cases.ARTIFACT, out, verbose)
+        value, folder = _experiment(experiment, set), cases.Folder(out)
+        method = value.placement.method
+        _, done = cases.do(
+            "run",
+            value,
+            method,
+            folder,
+            seed=seed,
+            given=plan,
+            backend=cases.backend_of(backend),
+            world_size=world_size,
         )
+        Console().print(show.plan_table(done.plan))
+        Console().print(show.served_table(done.metrics))
+        print(done.summary)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import msgspec
 
 from beta.inputs.experiment import (
     LARGE,
+    MACHINE,
     ClusterSettings,
     Experiment,
     ModelSettings,
@@ -15,6 +16,7 @@ from beta.inputs.experiment import (
     Training,
 )
 from beta.inputs.playing import SimulatorSettings
+from beta.inputs.serving import MeasureSettings, ServeSettings
 
 MIX = ("bert-6.7b", "moe-5.3b", "bert-2.6b", "moe-2.4b", "bert-1.3b", "moe-1.3b")
 """The mixed set S3, in the order in which models are registered."""
@@ -117,6 +119,47 @@ def small() -> Experiment:
     )
 
 
+SERVED_SLO_S = 0.5
+
+
+def _served() -> Iterator[Experiment]:
+    """Yield what is served for real: on a laptop's cores, and with stages that only wait."""
+    mini = Experiment(
+        name="serve",
+        about="served here for a minute: six small BERTs on two cores, profile of this machine",
+        cluster=ClusterSettings(devices=2, memory_gib=0.12),
+        models=(
+            ModelSettings(types=("bert-mini",), count=6, slo_s=SERVED_SLO_S, rate=1.0, cv=3.0),
+        ),
+        profile=MACHINE,
+        traffic=Traffic(duration_s=60.0),
+        measure=MeasureSettings(op=(1,), pp=(1, 2)),
+        placement=PlacementSettings(method="mp-search"),
+        simulator=SimulatorSettings(warm_up_s=0.0),
+    )
+    yield mini
+    yield msgspec.structs.replace(
+        mini,
+        name="soak",
+        about="served here for ten minutes while workers and managers are killed",
+        cluster=ClusterSettings(devices=2, memory_gib=0.25),
+        placement=PlacementSettings(method="sr-greedy"),
+        traffic=Traffic(duration_s=600.0),
+        serve=ServeSettings(kill_every_s=60.0),
+    )
+    yield Experiment(
+        name="serve-delay",
+        about="simulator against a real system whose stages only wait: six bert-6.7b, four devices",
+        cluster=ClusterSettings(devices=4, memory_gib=26.0),
+        models=(ModelSettings(types=("bert-6.7b",), count=6, slo_scale=5.0),),
+        traffic=Traffic(rate=5.0, cv=4.0, duration_s=60.0),
+        training=Training(seed=1234),
+        placement=PlacementSettings(method="mp-search"),
+        simulator=SimulatorSettings(warm_up_s=0.0),
+        serve=ServeSettings(stages="delay"),
+    )
+
+
 @cache
 def named() -> dict[str, Experiment]:
     """Return all experiments by name."""
@@ -139,7 +182,7 @@ def named() -> dict[str, Experiment]:
         found.append(_maf(f"{name}-maf1", 2019, sets[name], devices, 2e-3))
         rate = 32.0 if name == "s3" else 16.0
         found.append(_maf(f"{name}-maf2", 2021, sets[name], devices, rate))
-    found += [*_robust(), *_motivation(), *_beyond(sets)]
+    found += [*_robust(), *_motivation(), *_beyond(sets), *_served()]
     return {experiment.name: experiment for experiment in found}
 
 

@@ -10,7 +10,7 @@ from beta.claiming import load_claims
 from beta.experiments import named
 from beta.plan.plans import Plan, PlannedGroup
 from beta.sweeps import SUITES, grids
-from common.record import latest
+from common.record import Metric, latest
 
 
 def plan_table(plan: Plan) -> Table:
@@ -41,6 +41,15 @@ def _cells(number: int, group: PlannedGroup, capacity: float) -> tuple[str, ...]
         f"{group.memory_gib:.2f} of {capacity:g}",
         "–" if group.attainment is None else f"{100 * group.attainment:.2f}",
     )
+
+
+def served_table(metrics: Iterable[Metric]) -> Table:
+    """Return what was measured of a service, and simulated beside it."""
+    table = Table("figure", "value", title="service", title_justify="left")
+    for metric in metrics:
+        unit = "" if metric.unit == "1" else f" {metric.unit}"
+        table.add_row(metric.name, f"{metric.value:.6g}{unit}")
+    return table
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 from beta.experiments import named
 from beta.inputs.experiment import Experiment, Training
 
-Verb = Literal["plan", "simulate"]
+Verb = Literal["plan", "simulate", "run"]
 
 
 class Case(NamedTuple):
@@ -33,6 +33,8 @@ class Grid(NamedTuple):
     """What is drawn over the settings."""
     foresees: tuple[str, ...] = ()
     """Methods that train on the test workload whatever the experiment says."""
+    verb: Verb = "simulate"
+    """How its points are made: `run` really serves each."""
 
 
 def _traffic(experiment: Experiment, **changes: float) -> Experiment:
@@ -97,13 +99,14 @@ def _grid_2019(name: str, devices: tuple[float, ...], slos: tuple[float, ...]) -
     return Grid(f"{name}-maf1", (SR, CLOCKWORK, best), sweeps, f"Figure 11: {name.upper()}@MAF1")
 
 
-def _grid_2021(name: str, devices: tuple[float, ...]) -> Grid:
+def _grid_2021(name: str, devices: tuple[float, ...], **other: tuple[float, ...]) -> Grid:
     best = named()[f"{name}-maf2"].placement.method
-    sweeps = {
+    sweeps: dict[str, tuple[float, ...]] = {
         "devices": devices,
         "rate_scale": _RATES_2021,
         "cv_scale": _CVS_2021,
         "slo": _SLOS_2021,
+        **other,
     }
     title = f"Figure 11: {name.upper()}@MAF2"
     return Grid(f"{name}-maf2", (SR, CLOCKWORK_2021, best), sweeps, title)
@@ -162,6 +165,13 @@ def grids() -> dict[str, Grid]:
         _grid_2019("s3", (32, 40, 48, 54, 64, 72, 96), _SLOS_2019),
         _grid_2021("s1", tuple(range(2, 17, 2))),
         _grid_2021("s2", (16, 32, 40, 48, 56, 64)),
+        _grid_2021(
+            "s3",
+            (16, 24, 32, 40, 48, 54, 64),
+            rate_scale=(1, 4, 8, 16, 32, 64),
+            cv_scale=(1, 2, 3, 4, 6, 8),
+            slo=(0.75, 1, 1.25, 1.5, 2, 2.5, 5),
+        ),
     ]
     hours = next(grid.sweeps for grid in found if grid.experiment == "s1-maf1")
     found += [
@@ -185,6 +195,16 @@ def grids() -> dict[str, Grid]:
     found += [
         Grid("drift", ("mp-replan-300", "mp-replan-900"), drifting, "Drift: placed anew"),
         Grid("drift-static", ("mp-search",), drifting, "Drift: placed once"),
+    ]
+    found += [
+        Grid("serve", ("mp-search",), {"devices": (2.0,)}, "Served here", verb="run"),
+        Grid(
+            "serve-delay",
+            (SR, "mp-search"),
+            {"slo": (1, 2, 3, 5, 10)},
+            "Simulator and a real system whose stages only wait",
+            verb="run",
+        ),
     ]
     return {grid.experiment: grid for grid in found}
 
@@ -221,10 +241,10 @@ def points(grid: Grid) -> Iterator[Case]:
         for x in values:
             for method in grid.methods:
                 start = foreseen if method in grid.foresees else base
-                yield Case("simulate", SWEEPS[sweep](start, x), method, sweep, x)
+                yield Case(grid.verb, SWEEPS[sweep](start, x), method, sweep, x)
 
 
-QUICK = ("ablation", "large", "fidelity", "s1-maf1")
+QUICK = ("ablation", "large", "fidelity", "s1-maf1", "serve")
 MOTIVATION = ("fig2-even", "fig2-uneven", "fig2-bursty", "fig4", "fig5", "fig6", "fig7")
 ROBUST = ("robust-1", "robust-2", "robust-3")
 BEYOND = tuple(f"beyond-{name}{kind}" for name in ("s1", "s2", "s3") for kind in ("", "-deadline"))
@@ -236,7 +256,9 @@ FULL = (
     *ROBUST,
     *BEYOND,
     *DRIFT,
+    "serve-delay",
 )
+SERVED = ("serve", "serve-delay")
 
 SUITES: dict[str, tuple[str, ...]] = {"quick": QUICK, "full": FULL}
 """The figures of each suite."""

@@ -15,7 +15,7 @@ from beta.claiming import (
 )
 from beta.experiments import IMPROVE_S
 from beta.published import Key, points
-from beta.sweeps import BEYOND, DRIFT, grids
+from beta.sweeps import BEYOND, DRIFT, SERVED, grids
 from common.page import Table
 from common.record import Record
 
@@ -125,7 +125,7 @@ def figures(records: Sequence[Record]) -> list[Table]:
     """Return each figure's points, published and ours side by side."""
     tables = list[Table]()
     for name, mine in swept(records).items():
-        if name in ("fidelity", *BEYOND, *DRIFT):
+        if name in ("fidelity", *BEYOND, *DRIFT, *SERVED):
             continue
         if grids()[name].metric != "attainment":
             tables.append(latencies(name, mine))
@@ -283,11 +283,54 @@ def fidelity(records: Sequence[Record]) -> Table:
     )
 
 
+def served(records: Sequence[Record]) -> Table:
+    """Return what was really served, beside what the simulators say of it."""
+    rows = list[tuple[Cell, ...]]()
+    for name in SERVED:
+        for record in swept(records).get(name, []):
+            shares = ("attainment", "simulated.events", "simulated.fast")
+            counts = ("sent", "served", "rejected", "failed", "unanswered")
+            rows.append(
+                (
+                    f"{name}{' (stages wait)' if record.case.get('stages') == 'delay' else ''}",
+                    str(record.case["method"]),
+                    f"{AXES[str(record.case['sweep'])]} {record.case['x']:g}",
+                    *(percent(metric(record, share)) for share in shares),
+                    *(metric(record, f"client.{count}") for count in counts),
+                    *(short(metric(record, f"served.p{share}")) for share in (50, 99)),
+                    short(metric(record, "latency.over_profile")),
+                    short(metric(record, "outputs.difference")),
+                )
+            )
+    return Table(
+        title="Served for real: measured beside simulated",
+        columns=(
+            "experiment",
+            "method",
+            "setting",
+            "in time, %: measured",
+            "events simulator",
+            "fast simulator",
+            *("sent", "served", "refused", "failed", "unanswered"),
+            "median, s",
+            "99th percentile, s",
+            "stages over profile",
+            "outputs off by",
+        ),
+        rows=tuple(rows),
+        note="On this machine's CPUs by Ray and torch.distributed. Failed: no answer by the"
+        " deadline. Stages over profile: what a request took in warm-up over what the profile says,"
+        " at worst; above 1 the cores were shared with other work or with each other. Where stages"
+        " only wait as long as the paper's V100 took, the scheduling is measured and nothing is"
+        " computed.",
+    )
+
+
 def speed(records: Sequence[Record]) -> Table:
     """Return how fast placements were found."""
     rows = list[tuple[Cell, ...]]()
     for name, mine in swept(records).items():
-        for method in grids()[name].methods:
+        for method in () if name in SERVED else grids()[name].methods:
             of = [record for record in mine if record.case["method"] == method]
             times = [metric(record, "search.time") or 0.0 for record in of]
             walked = sum(metric(record, "search.requests") or 0 for record in of)

@@ -9,12 +9,17 @@ import msgspec
 from beta.inputs.cluster import GIB, Cluster
 from beta.inputs.playing import SimulatorSettings
 from beta.inputs.replay import Mapping
+from beta.inputs.serving import MeasureSettings, ServeSettings
+from beta.inputs.shapes import Shape
 from beta.plan.switches import Mode, resolve
 from common.errors import InputError
 
 Source = Literal["gamma", "deterministic", "azure2019", "azure2021", "requests"]
 V100 = "v100"
+MACHINE = "machine"
 
+MOST_RATE = 1e6
+"""Requests/s (and CV) above which a number is taken for a mistake."""
 _TRACES = ("azure2019", "azure2021")
 
 
@@ -66,7 +71,8 @@ class ModelSettings(
             raise InputError("models: give slo_scale or slo_s, not both")
         for field in ("slo_scale", "slo_s", "rate", "cv"):
             value = getattr(self, field)
-            if value is not None and not value > 0:
+            limit = math.inf if field.startswith("slo") else MOST_RATE
+            if value is not None and not 0 < value <= limit:
                 raise InputError(f"models.{field} is {value}, expected a positive number")
 
 
@@ -100,8 +106,10 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             value = getattr(self, field)
             if not 0 < value < math.inf:
                 raise InputError(f"traffic.{field} is {value}, expected a positive number")
-        if not self.rate >= 0:
-            raise InputError(f"traffic.rate is {self.rate}, expected 0 or more")
+        if not 0 <= self.rate <= MOST_RATE:
+            raise InputError(
+                f"traffic.rate is {self.rate}, expected 0 or more, at most {MOST_RATE:g}"
+            )
         if self.source == "requests" and not self.path:
             raise InputError("traffic.source 'requests' needs traffic.path, a CSV arrival_s,model")
 
@@ -167,11 +175,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cluster: ClusterSettings
     models: tuple[ModelSettings, ...]
     profile: str = V100
-    """`v100` (shipped), or the path of a CSV of our format or of the original's TSV."""
+    """`v100` (shipped), `machine` (measured here, once), or the path of a CSV of our format or of
+    the original's TSV."""
     traffic: Traffic = Traffic()
     training: Training = Training()
     placement: PlacementSettings = PlacementSettings()
     simulator: SimulatorSettings = SimulatorSettings()
+    shapes: dict[str, Shape] = {}
+    """What models of a type are made of, for `profile` and `run`; the paper's are known."""
+    measure: MeasureSettings = MeasureSettings()
+    serve: ServeSettings = ServeSettings()
 
     def __post_init__(self) -> None:
         """Refuse a name that cannot name files, and traffic that says nothing."""

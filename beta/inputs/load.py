@@ -20,6 +20,10 @@ from beta.inputs.stand_in import counts_2019, stamps_2021
 from beta.inputs.workload import Workload, merge, training_workload
 from common.errors import InputError
 
+MOST_SEED = 2**31 - 1
+MOST_REQUESTS = 2e8
+"""More than that do not fit into 8 GB."""
+
 
 class Loaded(NamedTuple):
     """What a question is made of."""
@@ -38,6 +42,8 @@ class Asked(NamedTuple):
 
 def load(experiment: Experiment, seed: int = 0) -> Loaded:
     """Return models, training and test workload of an experiment; model i draws from seed + i."""
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"the seed is {seed}, expected 0 to {MOST_SEED}")
     profiles = load_profiles(experiment.profile)
     drafts = tuple(model for settings in experiment.models for model in _models(settings, profiles))
     names = [model.name for model in drafts]
@@ -106,6 +112,11 @@ def _asked(
     if traffic.source == "requests":
         return _own_requests(Path(traffic.path), names)
     length = traffic.duration_s
+    if length * sum(rates) > MOST_REQUESTS:
+        raise InputError(
+            f"traffic.duration_s {length:g} at {sum(rates):g} requests/s makes"
+            f" {length * sum(rates):.3g} requests, more than {MOST_REQUESTS:g}; shorten it"
+        )
     if traffic.source == "deterministic":
         return Asked(tuple(deterministic(rate=rate, duration=length) for rate in rates), rates)
     arrivals = [

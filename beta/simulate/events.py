@@ -15,7 +15,8 @@ from beta.inputs.model import Model
 from beta.inputs.playing import Delays
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
-from beta.simulate.fast import NOBODY, Outcome
+from beta.simulate.admission import NOBODY, admit, least_outstanding
+from beta.simulate.fast import Outcome
 from beta.simulate.tables import layout_of, tables_of
 
 AT_CONTROLLER, AT_GROUP, AT_STAGE = 0, 1, 2
@@ -51,30 +52,20 @@ class _System(NamedTuple):
 
 @compiled
 def _dispatch(s: _System, request: int) -> int:
-    """Return the model's group with the fewest outstanding requests, the first of equal ones."""
-    m, best = s.model[request], NOBODY
+    m = s.model[request]
     if m < 0:
-        return best
-    for j in range(s.first[m], s.first[m + 1]):
-        if best == NOBODY or s.outstanding[s.groups[j]] < s.outstanding[best]:
-            best = s.groups[j]
-    return best
+        return NOBODY
+    return least_outstanding(s.groups[s.first[m] : s.first[m + 1]], s.outstanding)
 
 
 @compiled
 def _admit(s: _System, now: float, request: int) -> bool:
     """Say whether the predicted answer is in time, and if so book its stages."""
     g, m = s.group_of[request], s.model[request]
-    c, end = s.config[g], now
-    for k in range(s.stages[c]):
-        end = max(s.predicted[g, k], end) + s.latency[m, c, k]
-    if end + s.margin > s.arrival[request] + s.slo[request]:
-        return False
-    end = now
-    for k in range(s.stages[c]):
-        end = max(s.predicted[g, k], end) + s.latency[m, c, k]
-        s.predicted[g, k] = end
-    return True
+    c = s.config[g]
+    latency = s.latency[m, c, : s.stages[c]]
+    latest = s.arrival[request] + s.slo[request] - s.margin
+    return admit(s.predicted[g], latency, now, latest) >= 0
 
 
 @compiled

@@ -1,0 +1,146 @@
+"""An open-loop load client: every request is sent at its time, whatever became of those before."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from beta.arrays import Bools, Floats, Ints
+from beta.inputs.workload import Workload
+from common.errors import InputError
+
+UNANSWERED = 0
+"""Status of a request that the connection failed for."""
+LEAD_S = 1.0
+"""From the call to time 0 of the workload."""
+GRACE_S = 5.0
+"""Beyond its limit until the client gives an answer up."""
+
+
+class Target(NamedTuple):
+    """A model as the client sees it."""
+
+    name: str
+    slo_s: float
+    """Infinite: no target."""
+    tokens: Sequence[int]
+
+
+class Sent(NamedTuple):
+    """What became of each request, in order of arrival."""
+
+    finish: Floats
+    """Seconds on the workload's clock."""
+    status: Ints
+    """Of HTTP; UNANSWERED where there was no answer."""
+    good: Bools
+    """Served within the target, counted from when the request was due."""
+    lag_s: Floats
+    """How much later than due it was sent: the client's own fault."""
+
+
+class Counts(NamedTuple):
+    """The client's books."""
+
+    sent: int
+    served: int
+    rejected: int
+    failed: int
+    unanswered: int
+
+
+def counts_of(sent: Sent) -> Counts:
+    """Count what the client saw."""
+    status = sent.status
+    served, refused = int((status == 200).sum()), int((status == 429).sum())
+    lost = int((status == UNANSWERED).sum())
+    return Counts(len(status), served, refused, len(status) - served - refused - lost, lost)
+
+
+async def put_load(
+    url: str,
+    workload: Workload,
+    targets: Sequence[Target],
+    *,
+    timeout_s: float = 60.0,
+    tick: Callable[[float], Awaitable[None]] | None = None,
+) -> Sent:
+    """Send a workload's requests and return what became of them.
+
+    `tick(seconds)` is started with the workload's clock, about once a second, beside it.
+    """
+    n = len(workload)
+    sent = Sent(np.empty(n), np.zeros(n, np.int64), np.zeros(n, np.bool_), np.zeros(n))
+    bodies = [msgspec.json.encode(_body(target)) for target in targets]
+    limit = aiohttp.ClientTimeout(total=None)
+    connector = aiohttp.TCPConnector(limit=0)
+    begin = time.monotonic() + LEAD_S
+
+    async def one(i: int, session: aiohttp.ClientSession) -> None:
+        target = targets[workload.model[i]]
+        due = begin + workload.arrival[i]
+        sent.lag_s[i] = time.monotonic() - due
+        patience = (timeout_s if np.isinf(target.slo_s) else target.slo_s) + GRACE_S
+        path = f"{url}/v1/models/{target.name}/classify"
+        try:
+            async with asyncio.timeout(patience):
+                async with session.post(path, data=bodies[workload.model[i]]) as answer:
+                    await answer.read()
+                    sent.status[i] = answer.status
+        except (aiohttp.ClientError, TimeoutError):
+            sent.status[i] = UNANSWERED
+        sent.finish[i] = time.monotonic() - begin
+        latency = sent.finish[i] - workload.arrival[i]
+        sent.good[i] = sent.status[i] == 200 and latency <= target.slo_s
+
+    async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
+        ticking = asyncio.create_task(_tick(tick, begin)) if tick else None
+        tasks = list[asyncio.Task[None]]()
+        for i in range(n):
+            await asyncio.sleep(max(begin + workload.arrival[i] - time.monotonic(), 0))
+            tasks.append(asyncio.create_task(one(i, session)))
+        await asyncio.gather(*tasks)
+        if ticking:
+            ticking.cancel()
+    return sent
+
+
+async def _tick(tick: Callable[[float], Awaitable[None]], begin: float) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        await tick(time.monotonic() - begin)
+
+
+def _body(target: Target) -> dict[str, object]:
+    """Return the request with its target, or without: then the service's own holds."""
+    body: dict[str, object] = {"tokens": list(target.tokens)}
+    return body if np.isinf(target.slo_s) else {**body, "slo_s": target.slo_s}
+
+
+async def ask(url: str, target: Target, *, slo_s: float) -> list[float]:
+    """Return the logits of one request. Raises InputError where there is no answer."""
+    body = msgspec.json.encode({"tokens": list(target.tokens), "slo_s": slo_s})
+    async with aiohttp.ClientSession() as session:
+        try:
+            path = f"{url}/v1/models/{target.name}/classify"
+            async with session.post(path, data=body) as answer:
+                found = msgspec.json.decode(await answer.read())
+        except aiohttp.ClientError as error:
+            raise InputError(f"{url}: no service answers: {error}") from error
+    if "logits" not in found:
+        raise InputError(f"{url}: {target.name}: {found.get('error')}")
+    return found["logits"]
+
+
+async def state_of(url: str) -> dict[str, object]:
+    """Return the service's books and groups."""
+    async with aiohttp.ClientSession() as session:
+        try:
+            async with session.get(f"{url}/state") as answer:
+                return msgspec.json.decode(await answer.read())
+        except (aiohttp.ClientError, msgspec.DecodeError) as error:
+            raise InputError(f"{url}: no service of ours answers: {error}") from error

@@ -1,0 +1,233 @@
+"""The controller: sends each request to a group, tries again where one is lost, keeps the books.
+
+One asynchronous Ray actor; the HTTP endpoint is in it. Dispatch is the simulator's rule: the
+model's group with the fewest outstanding requests.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import placement_group
+
+from beta.run.books import Answer, Books, Totals
+from beta.run.manager import GroupManager
+from beta.run.specs import Deployment, GroupSpec, Ready, Reply
+from beta.simulate.admission import NOBODY, least_outstanding
+
+GATHER_S = 60.0
+"""Seconds until a cluster that cannot give the devices is told of."""
+LEAST_REBUILD_S = 1.0
+PAUSE_S = 2.0
+"""Between two attempts to build a group."""
+
+
+class Group:
+    """A group as the controller sees it."""
+
+    def __init__(self, spec: GroupSpec) -> None:
+        self.spec = spec
+        self.bundles: Any = None
+        self.manager: Any = None
+        self.ready: Ready | None = None
+        self.scale: float | None = None
+        self.build_s = LEAST_REBUILD_S
+
+
+class Controller:
+    """An asynchronous Ray actor."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.books = Books()
+        self.groups = [Group(spec) for spec in deployment.groups]
+        self.outstanding = np.zeros(len(self.groups), np.int64)
+        self.number = {model.name: m for m, model in enumerate(deployment.models)}
+        self.hosts = [
+            np.array([g.number for g in deployment.groups if m in g.models], np.int64)
+            for m in range(len(deployment.models))
+        ]
+        self.draining = False
+        self.events = list[tuple[float, str]]()
+        self.tasks = set[asyncio.Task[None]]()
+
+    async def start(self) -> str:
+        """Build all groups, open the endpoint and return its URL."""
+        from beta.run.endpoint import open_endpoint
+
+        await asyncio.gather(*(self._gather(group) for group in self.groups))
+        await asyncio.gather(*(self._build(group) for group in self.groups))
+        for group in self.groups:  # one after the other: what is measured is each group alone
+            await self._open(group)
+        self.changed = asyncio.Event()
+        for group in self.groups:
+            self._keep(self._watch(group))
+        self.endpoint, url = await open_endpoint(self)
+        return url
+
+    async def submit(self, model: int, tokens: list[int], slo_s: float | None) -> Answer:
+        """Answer a request within its latency target (or the service's time limit)."""
+        begun = time.monotonic()
+        spec = self.deployment.models[model]
+        limit = slo_s if slo_s is not None else spec.slo_s
+        self.books.receive()
+        deadline = begun + (self.deployment.timeout_s if limit is None else limit)
+        answer = await self._answer(model, tokens, deadline)
+        self.books.answer(spec.name, answer, time.monotonic() - begun)
+        return answer
+
+    async def _answer(self, model: int, tokens: list[int], deadline: float) -> Answer:
+        if self.draining:
+            return Answer("rejected", 503, "the service is ending")
+        if not len(self.hosts[model]):
+            return Answer("rejected", 503, "no group holds this model")
+        tries, lost = 0, set[int]()
+        while (left := deadline - time.monotonic()) > 0:
+            number = self._choose(model, lost)
+            if number == NOBODY:
+                if left < min(self.groups[g].build_s for g in self.hosts[model]):
+                    return Answer("failed", 503, "no group with this model is up", tries=tries)
+                lost.clear()
+                await self._wait(left)
+                continue
+            tries += 1
+            answer = await self._ask(number, model, tokens, left, tries)
+            if answer is not None:
+                return answer
+            lost.add(number)
+        return Answer("failed", 504, "no answer by the deadline", tries=max(tries, 1))
+
+    def _choose(self, model: int, lost: set[int]) -> int:
+        up = [g for g in self.hosts[model] if self.groups[g].ready is not None and g not in lost]
+        return int(least_outstanding(np.array(up, np.int64), self.outstanding))
+
+    async def _ask(
+        self, number: int, model: int, tokens: list[int], left: float, tries: int
+    ) -> Answer | None:
+        """Return a group's answer; None if the group is lost."""
+        group = self.groups[number]
+        self.outstanding[number] += 1
+        try:
+            call = group.manager.handle.remote(model, tokens, left)
+            reply: Reply = await asyncio.wait_for(_get(call), left)
+        except TimeoutError:
+            return Answer("failed", 504, "no answer by the deadline", group=number, tries=tries)
+        except RayError:  # the manager is gone, or says GroupDown
+            return None
+        finally:
+            self.outstanding[number] -= 1
+        if reply.admitted:
+            return Answer("served", 200, logits=reply.logits, group=number, tries=tries)
+        if tries > 1:
+            reason = f"its group was lost, and of the other {reply.reason}"
+            return Answer("failed", 503, reason, group=number, tries=tries)
+        return Answer("rejected", 429, reply.reason, group=number)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait until a group comes up, at most so long."""
+        try:
+            await asyncio.wait_for(self.changed.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _gather(self, group: Group) -> None:
+        """Reserve the group's devices, on one node where one has as many."""
+        nccl = self.deployment.backend == "nccl"
+        each = {"GPU": 1.0} if nccl else {"CPU": self.deployment.cpus_per_device}
+        each = {name: amount for name, amount in each.items() if amount} or {"CPU": 0.001}
+        group.bundles = placement_group([each] * group.spec.devices, strategy="PACK")
+        try:
+            await asyncio.wait_for(_get(group.bundles.ready()), GATHER_S)
+        except TimeoutError as error:
+            have = ray.cluster_resources()
+            raise RuntimeError(
+                f"the cluster cannot give group {group.spec.number} its {group.spec.devices}"
+                f" devices within {GATHER_S:g} s; it has {have.get('CPU', 0):g} CPUs and"
+                f" {have.get('GPU', 0):g} GPUs in all"
+            ) from error
+
+    async def _build(self, group: Group) -> None:
+        """Start a group's manager and workers; not open yet."""
+        begun = time.monotonic()
+        made = ray.remote(GroupManager).options(num_cpus=0, max_concurrency=10_000)
+        group.manager = made.remote(self.deployment, group.spec, group.bundles)
+        await group.manager.start.remote()
+        group.build_s = max(time.monotonic() - begun, LEAST_REBUILD_S)
+
+    async def _open(self, group: Group) -> None:
+        ready: Ready = await group.manager.warm_up.remote(group.scale)
+        group.ready, group.scale = ready, ready.scale
+        self.books.groups_up.inc()
+        profiled = {m: sum(group.spec.stage_s[m]) for m in ready.measured_s}
+        worst = max((ready.measured_s[m] / profiled[m] for m in profiled), default=1.0)
+        if worst > 1.2 * self.deployment.scale_limit:
+            self._say(
+                f"group {group.spec.number} takes up to {worst:.2f} times as long as the profile"
+                " says; measure a profile of this machine, or raise serve.scale_limit"
+            )
+
+    def _say(self, sentence: str) -> None:
+        self.events.append((time.time(), sentence))
+
+    async def _watch(self, group: Group) -> None:
+        """Build the group anew whenever it is lost, for as long as the service lives."""
+        while True:
+            try:
+                reason = await group.manager.live.remote()
+            except RayError as error:
+                reason = f"its manager died: {type(error).__name__}"
+            if group.ready is not None:
+                self.books.groups_up.dec()
+            group.ready = None
+            self._say(f"group {group.spec.number} is lost, building it anew: {reason}")
+            await self._rebuild(group)
+            self.books.rebuild()
+            self._say(f"group {group.spec.number} serves again")
+            self.changed.set()
+            self.changed.clear()
+
+    async def _rebuild(self, group: Group) -> None:
+        while True:
+            ray.kill(group.manager)
+            try:
+                await self._build(group)
+                await self._open(group)
+                return
+            except RayError as error:
+                self._say(f"group {group.spec.number}: {error}; trying again")
+                await asyncio.sleep(PAUSE_S)
+
+    def _keep(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def drain(self, seconds: float) -> Totals:
+        """Refuse what comes from now on, wait for what is in flight; return the books."""
+        self.draining = True
+        ends = time.monotonic() + seconds
+        while self.books.totals().in_flight and time.monotonic() < ends:
+            await asyncio.sleep(0.05)
+        for task in self.tasks:
+            task.cancel()
+        await self.endpoint.cleanup()
+        return self.books.totals()
+
+    async def totals(self) -> Totals:
+        """Return the books."""
+        return self.books.totals()
+
+    async def told(self, first: int) -> list[tuple[float, str]]:
+        """Return what happened, from the first-th event on: when (Unix time) and what."""
+        return self.events[first:]
+
+    async def state(self) -> list[Ready | None]:
+        """Return each group's processes; None of one that is down."""
+        return [group.ready for group in self.groups]
+
+
+async def _get(reference: Any) -> Any:
+    return await reference

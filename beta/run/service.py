@@ -1,0 +1,79 @@
+"""Start the service on Ray, and end it: no process is left behind."""
+
+import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+
+from beta.run.controller import Controller
+from beta.run.specs import Deployment
+from common.errors import InputError
+
+STORE_BYTES = 100 * 2**20
+"""Of Ray's object store: requests and answers are small, activations do not go through it."""
+START_S = 600.0
+
+
+class Service(NamedTuple):
+    """A service that runs."""
+
+    url: str
+    controller: Any
+    """Handle of the Ray actor."""
+
+
+@contextmanager
+def serving(deployment: Deployment, address: str) -> Generator[Service]:
+    """Serve on a Ray cluster, or on one started here (`local`), for as long as the block lasts.
+
+    Raises InputError where the cluster does not answer or is too small.
+    """
+    _start_ray(address, sum(group.devices for group in deployment.groups))
+    try:
+        made: Any = ray.remote(Controller).options(num_cpus=0, max_concurrency=100_000)
+        controller = made.remote(deployment)
+        try:
+            url: Any = ray.get(controller.start.remote(), timeout=START_S)
+        except RayError as error:
+            raise InputError(f"the service does not start: {_cause(error)}") from error
+        yield Service(url, controller)
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(address: str, devices: int) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address == "local":
+            # As many logical CPUs as devices, however many cores there are; and no workers that
+            # wait for work: every process here is an actor.
+            ray.init(
+                num_cpus=devices,
+                include_dashboard=False,
+                object_store_memory=STORE_BYTES,
+                _system_config={"prestart_worker_first_driver": False},
+                **common,
+            )
+        else:
+            _reach(address)
+            ray.init(address, **common)
+    except (OSError, ValueError, ConnectionError) as error:
+        raise InputError(f"serve.ray={address}: no cluster answers: {error}") from error
+
+
+def _reach(address: str) -> None:
+    """Raise OSError if nothing listens at host:port; Ray itself would end this process."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def _cause(error: BaseException) -> str:
+    """Return the last line of what Ray says: the error itself, without its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:400] if lines else type(error).__name__
