@@ -22,6 +22,9 @@ class Reference:
             BertForSequenceClassification,
         )
 
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
         bert, weights = open_model(shape, seed)
         if shape.folder:
             found = AutoModelForSequenceClassification.from_pretrained(
