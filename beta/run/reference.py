@@ -21,7 +21,6 @@ class Reference:
             BertConfig,
             BertForSequenceClassification,
         )
-
         from transformers.utils import logging
 
         logging.disable_progress_bar()
