@@ -18,7 +18,7 @@ from common.case import case_id
 from common.log import progress
 from common.record import Axis, Metric, Origin, Record, RecordFile
 from helix.experiments import SUITES, Verb, named
-from helix.inputs.experiment import Experiment, Method, Objective
+from helix.inputs.experiment import HERE, Experiment, Method, Objective
 from helix.plan import plans
 from helix.plan.plans import Plan
 
@@ -32,7 +32,7 @@ ARTIFACT = "helix"
 OWN = "own"
 """Suite of what a user does one by one."""
 
-ORIGIN: dict[Verb, Origin] = {"plan": "planned", "simulate": "simulated"}
+ORIGIN: dict[Verb, Origin] = {"plan": "planned", "simulate": "simulated", "run": "measured"}
 PERCENTILES = ("p5", "p25", "p50", "p75", "p95")
 TUNING = 1
 """Added to the seed for the requests a search is judged by, so that results are held out."""
@@ -68,8 +68,15 @@ class Folder(NamedTuple):
         return self.home / "plans" / f"{question_name(experiment)}.json"
 
     def profiles(self, experiment: Experiment) -> Path:
-        """Return the folder of this machine's profile for an experiment's model."""
-        return self.home / "profiles" / experiment.name
+        """Return the folder of this machine's profile for a model and kinds of machines."""
+        if experiment.profile.source != HERE:
+            return self.home / "profiles" / experiment.name
+        asked = (experiment.model, experiment.profile, experiment.serve.threads)
+        return self.home / "profiles" / f"{experiment.model.name}-{case_id(asked)}"
+
+    def trace(self, experiment: Experiment) -> Path:
+        """Return the file of a run's trace."""
+        return self.home / "traces" / f"{experiment.name}.json"
 
     @property
     def timelines(self) -> Path:
@@ -222,10 +229,19 @@ def do(
 ) -> tuple[Record, Done]:
     """Do a case, append its record and return both."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    if verb == "run":
+        from helix.run.deploy import model_config
+
+        model_config(experiment)  # before anything is measured or planned
+    asked = measured_here(experiment, folder, seed)
     if verb == "plan":
-        done = make_plan(experiment, folder, seed)
+        done = make_plan(asked, folder, seed)
+    elif verb == "simulate":
+        done = simulate(asked, folder, given, seed)
     else:
-        done = simulate(experiment, folder, given, seed)
+        from helix.run.case import serve
+
+        done = serve(asked, plan_for(asked, folder, given, seed), folder, seed)
     record = record_of(
         verb, experiment, folder, config=config_of(verb, experiment, seed), seed=seed, suite=suite,
         metrics=done.metrics, started=started, wall_s=time.perf_counter() - clock,
@@ -261,6 +277,19 @@ def record_of(
             for path in files
         },
     )
+
+
+def measured_here(experiment: Experiment, folder: Folder, seed: int) -> Experiment:
+    """Return the experiment with this machine's profile, measured if it is not there yet."""
+    if experiment.profile.source != HERE:
+        return experiment
+    from helix.measure import measure
+
+    path = folder.profiles(experiment)
+    if not (path / "limits.csv").is_file():
+        log.info(measure(experiment, path, seed))
+    profile = msgspec.structs.replace(experiment.profile, source=str(path))
+    return msgspec.structs.replace(experiment, profile=profile)
 
 
 def peak_rss() -> int:

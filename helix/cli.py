@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.log import guard, setup
 from helix import cases, show
 from helix.experiments import SUITES, named
-from helix.inputs.experiment import Experiment, Method, Objective
+from helix.inputs.experiment import HERE, Experiment, Method, Objective
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,7 +66,9 @@ def inputs(
     """Print an experiment as TOML, checked: the file to start one's own from."""
     with guard(verbose):
         value = _experiment(experiment, set)
-        value.load_profiles(value.cluster.load())
+        cluster = value.cluster.load()
+        if value.profile.source != HERE:
+            value.load_profiles(cluster)
         print(to_toml(value), end="")
 
 
@@ -150,17 +152,24 @@ def simulate(
 def run(
     experiment: Name,
     plan: PlanFile = None,
-    world_size: Annotated[int | None, typer.Option(help="Machines to serve on.")] = None,
-    backend: Annotated[str, typer.Option(help="gloo or nccl.")] = "",
+    world_size: Annotated[
+        int | None, typer.Option(help="Refuse unless there are so many machines.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="cpu or cuda; default as in the experiment.")] = "",
     out: Out = RESULTS,
     seed: Seed = 0,
     set: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Not in this version: serving for real. Refuses; the verb simulate plays the plan."""
+    """Serve the plan for real: to clients over HTTP, or the experiment's own workload."""
     with guard(verbose):
-        _experiment(experiment, set)
-        raise InputError("serving for real is not in this version; 'simulate' plays the plan")
+        setup(cases.ARTIFACT, out, verbose)
+        value, folder = _experiment(experiment, set), cases.Folder(out)
+        value = _served_on(value, world_size, backend)
+        record, done = cases.do("run", value, folder, seed=seed, given=plan)
+        if value.serve.load == "workload":
+            Console().print(show.latency_table(record))
+        print(done.summary)
 
 
 @app.command()
@@ -236,6 +245,18 @@ def _report(out: Path, suite: str | None) -> None:
 
 def _experiment(name: str, overrides: list[str] | None) -> Experiment:
     return resolve(name, named(), Experiment, overrides or ())
+
+
+def _served_on(value: Experiment, world_size: int | None, device: str) -> Experiment:
+    machines = len(value.cluster.load().nodes)
+    if world_size not in (None, machines):
+        raise InputError(
+            f"--world-size is {world_size}, but the experiment's cluster has {machines} machines"
+        )
+    if device not in ("", "cpu", "cuda"):
+        raise InputError(f"--backend is {device!r}, expected cpu or cuda")
+    serve = msgspec.structs.replace(value.serve, device=device or value.serve.device)
+    return msgspec.structs.replace(value, serve=serve)
 
 
 def _one_of(wanted: str | None, known: tuple[str, ...], option: str) -> Any:

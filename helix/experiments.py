@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from helix import played
 from helix.inputs.cluster_source import ClusterSource, LinkSource, MachineGroup
 from helix.inputs.experiment import (
     ROOFLINE,
@@ -32,7 +33,7 @@ from helix.replays import (
     scheduling,
 )
 
-Verb = Literal["plan", "simulate"]
+Verb = Literal["plan", "simulate", "run"]
 FLOW_CHAINS = 8
 MILP_S = 120.0
 
@@ -157,6 +158,7 @@ def named() -> dict[str, Experiment]:
     found += [scheduling(scheduler) for scheduler in SCHEDULINGS]
     found += [one.right for one in mended()]
     found += [milp(name) for name in MILPS] + [quality()]
+    found += played.experiments()
     return {experiment.name: experiment for experiment in found}
 
 
@@ -192,6 +194,7 @@ SUITES: dict[str, tuple[Case, ...]] = {
         *_simulations(placing("geo", system) for system in PLACINGS),
         Case("plan", "single-llama70b-proof"),
         *_searches(("single", LARGE), ("geo", LARGE)),
+        Case("run", "played-helix-online"),
     ),
     "full": (
         *_replays("single", "geo", "het"),
@@ -203,5 +206,6 @@ SUITES: dict[str, tuple[Case, ...]] = {
         *_searches(("single", LARGE), ("geo", LARGE), ("het", LARGE)),
         *_searches(("single", SMALL), ("geo", SMALL)),
         *(Case("plan", name) for name in ("quality10-search", *MILPS)),
+        *(Case("run", f"played-{system}-{mode}") for system in played.SYSTEMS for mode in MODES),
     ),
 }

@@ -1,28 +1,39 @@
-"""Measure one decoder layer on this machine, into the profile files that `plan` reads.
+"""Measure this machine, into the profile files that `plan` reads and into `links.csv`.
 
-The layer has the experiment's shape and random weights: attention with grouped keys and values
-through torch's scaled_dot_product_attention, RMS norms, a gated MLP. Decodes read a KV cache of
-`CONTEXT` tokens. Limits follow from the device's memory by the rule of `helix.inputs.roofline`.
+A few decoder layers of the experiment's shape with random weights are timed by the code that
+serves them (`run/stage.py`). Decodes read a KV cache of `CONTEXT` tokens. Limits follow from the
+memory by the rule of `helix.inputs.roofline`. A kind of machine that is played
+(`profile.kinds.K.slower`) has this machine's times, so many times as long.
 """
 
 import csv
 import statistics
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import InputError
 from common.log import progress
-from helix.inputs.experiment import Experiment
+from helix.inputs.experiment import Experiment, KindSource
+from helix.inputs.profile import Limits
 from helix.inputs.roofline import CONTEXT, Shape, limits_of
 
-PROMPTS = (250, 500, 1000, 2000)
-DECODES = (2, 8, 32, 128)
-TRIALS = 3
+if TYPE_CHECKING:
+    import torch
+
+PROMPTS = (128, 256, 512, 1024, 2048)
+DECODES = (1, 2, 4, 8, 16, 32, 64, 128)
+TRIALS = 5
+LAYERS = 4  # timed together: what a batch costs once is shared out as in the service
+
+TIMES = ("machine", "phase", "tokens", "milliseconds")
+LIMITS = ("machine", "layers", "kv_blocks", "prompt_max_requests", "decode_max_tokens")
+LINKS = ("from", "to", "gbit_per_s", "latency_ms")
 
 
 def measure(experiment: Experiment, folder: Path, seed: int) -> str:
-    """Write `times.csv` and `limits.csv` under the folder and say what was measured.
+    """Write `times.csv`, `limits.csv` and `links.csv` and say what was measured.
 
     Raises:
         InputError: the model is given by name only, or no layer of it fits this machine.
@@ -34,92 +45,139 @@ def measure(experiment: Experiment, folder: Path, seed: int) -> str:
         )
     import torch
 
-    torch.manual_seed(seed)
+    from helix.run.measure_link import measured_link
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    memory = _memory(torch, device)
-    limits = limits_of(shape, memory)
-    if not limits:
-        raise InputError(f"no layer of this model fits {memory / 1e9:.1f} GB; choose a smaller one")
-    layer = _Layer(torch, shape, device)
-    rows = [("prompt", 0, 0.0), ("decode", 0, 0.0)]
-    with progress(len(PROMPTS) + len(DECODES), "measure layers") as advance:
-        for phase, sizes in (("prompt", PROMPTS), ("decode", DECODES)):
-            for size in sizes:
-                rows.append((phase, size, 1e3 * layer.seconds(phase, size)))
-                advance(1)
-    kind = experiment.cluster.machines[0].kind if experiment.cluster.machines else "this"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(experiment.serve.threads)
+    try:
+        kinds = _kinds(experiment)
+        limits = {kind: _limits(shape, kind, one, device) for kind, one in kinds.items()}
+        rows = _timed(shape, device, seed, min(LAYERS, max(map(len, limits.values()))))
+    finally:
+        torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
-    with Path(folder, "times.csv").open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(("machine", "phase", "tokens", "milliseconds"))
-        out.writerows((kind, *row) for row in sorted(rows))
-    with Path(folder, "limits.csv").open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(("machine", "layers", "kv_blocks", "prompt_max_requests", "decode_max_tokens"))
-        for held, limit in enumerate(limits, 1):
-            blocks = limit.kv_entries // (16 * held)
-            decodes = min(limit.decode_requests, DECODES[-1])
-            out.writerow((kind, held, blocks, 1 if limit.prompt_requests else 0, decodes))
-    return f"one layer on {device.type} as machine kind {kind!r}, in {folder}; plan with it by"
+    _write(folder / "times.csv", TIMES, _times(kinds, rows))
+    _write(folder / "limits.csv", LIMITS, _limit_rows(limits))
+    rate, latency = measured_link()
+    _write(folder / "links.csv", LINKS, [("this", "this", rate * 8 / 1e9, latency * 1e3)])
+    return (
+        f"layers on {device.type} as machine kind {', '.join(kinds)}; the wire within this machine"
+        f" {rate * 8 / 1e9:.1f} Gbit/s, {latency * 1e3:.2f} ms; in {folder}; plan with it by"
+    )
 
 
-def _memory(torch: Any, device: Any) -> float:
+def _kinds(experiment: Experiment) -> dict[str, KindSource]:
+    names = [group.kind for group in experiment.cluster.machines] or ["this"]
+    return {name: experiment.profile.kinds.get(name, KindSource()) for name in names}
+
+
+def _limits(shape: Shape, kind: str, one: KindSource, device: "torch.device") -> list[Limits]:
+    memory = one.memory_gb * 1e9 or _memory(device)
+    found = limits_of(shape, memory)[: one.most_layers or None]
+    if not found:
+        raise InputError(
+            f"no layer of this model fits the {memory / 1e9:.3g} GB of machine kind {kind!r};"
+            " choose a smaller one"
+        )
+    return list(found)
+
+
+def _memory(device: "torch.device") -> float:
     if device.type == "cuda":
+        import torch
+
         return float(torch.cuda.get_device_properties(device).total_memory)
     import os
 
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-class _Layer:
-    """A decoder layer with its weights on the device."""
+def _timed(shape: Shape, device: "torch.device", seed: int, layers: int) -> list[tuple[Any, ...]]:
+    """Return phase, tokens and this machine's milliseconds of one layer."""
+    timing, rows = _Timing(shape, device, seed, layers), list[tuple[Any, ...]]()
+    with progress(len(PROMPTS) + len(DECODES), "measure layers") as advance:
+        for phase, sizes in (("decode", DECODES), ("prompt", PROMPTS)):
+            rows.append((phase, 0, 0.0))
+            for size in sizes:
+                rows.append((phase, size, 1e3 * timing.seconds(phase, size)))
+                advance(1)
+    return rows
 
-    def __init__(self, torch: Any, shape: Shape, device: Any) -> None:
-        self._torch, self._shape, self._device = torch, shape, device
-        self._dtype = torch.float16 if device.type == "cuda" else torch.float32
-        hidden, wide, kv = shape.hidden_size, shape.intermediate_size, shape.kv_size
-        sizes = ((hidden, hidden + 2 * kv), (hidden, hidden), (hidden, 2 * wide), (wide, hidden))
-        self._weights = [self._random(*size) * size[0] ** -0.5 for size in sizes]
 
-    def _random(self, *size: int) -> Any:
-        return self._torch.randn(size, dtype=self._dtype, device=self._device)
+def _times(
+    kinds: dict[str, KindSource], rows: Sequence[tuple[Any, ...]]
+) -> Iterable[tuple[Any, ...]]:
+    for kind, one in kinds.items():
+        for phase, size, milliseconds in rows:
+            yield kind, phase, size, milliseconds * one.slower
+
+
+def _limit_rows(limits: dict[str, list[Limits]]) -> Iterable[tuple[Any, ...]]:
+    for kind, by_layers in limits.items():
+        for held, limit in enumerate(by_layers, 1):
+            blocks = limit.kv_entries // (16 * held)
+            decodes = min(limit.decode_requests, DECODES[-1])
+            yield kind, held, blocks, 1 if limit.prompt_requests else 0, decodes
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(columns)
+        out.writerows(rows)
+
+
+class _Timing:
+    """A stage of a few layers, and passes through it."""
+
+    def __init__(self, shape: Shape, device: "torch.device", seed: int, layers: int) -> None:
+        import torch
+
+        from helix.run.llama_config import config_of_shape
+        from helix.run.stage import Holding, Stage
+
+        dtype = "float16" if device.type == "cuda" else "float32"
+        entries = (max(DECODES) * (CONTEXT + 16) + max(PROMPTS)) * layers
+        config = config_of_shape(shape, layers, 1, max(PROMPTS) + 1)
+        holding = Holding(0, layers, entries, "", seed, device.type, dtype)
+        self._stage, self._layers, self._numbers = Stage(config, holding), layers, 0
+        # One thread's own processor time is not lengthened by what else this machine does.
+        alone = device.type == "cpu" and torch.get_num_threads() == 1
+        self._clock = time.thread_time if alone else time.perf_counter
 
     def seconds(self, phase: str, size: int) -> float:
-        """Return the median time of a pass over a prompt, or over so many decodes."""
-        times = [self._timed(phase, size) for _ in range(TRIALS + 1)]
+        """Return the median seconds that a batch of this size takes in one layer."""
+        times = [self._pass(phase, size) / self._layers for _ in range(TRIALS + 1)]
         return statistics.median(times[1:])
 
-    def _timed(self, phase: str, size: int) -> float:
-        x = self._random(*((1, size) if phase == "prompt" else (size, 1)), self._shape.hidden_size)
-        past = 0 if phase == "prompt" else CONTEXT
-        cache = self._random(x.shape[0], self._shape.kv_heads, past, 2 * self._head)
-        self._wait()
-        begin = time.perf_counter()
-        self._forward(x, cache)
-        self._wait()
-        return time.perf_counter() - begin
+    def _pass(self, phase: str, size: int) -> float:
+        import torch
 
-    @property
-    def _head(self) -> int:
-        return self._shape.hidden_size // self._shape.heads
+        from helix.run.messages import Key
+        from helix.run.stage import Item
+
+        stage, prompt = self._stage, phase == "prompt"
+        shapes = [(0, size)] if prompt else [(CONTEXT, 1)] * size
+        items = list[Item]()
+        for begin, count in shapes:
+            self._numbers += 1
+            item = Item(Key(self._numbers, 0), range(self._layers), begin, count, prompt=prompt)
+            item.x_TD = torch.randn(count, stage.config.hidden_size).to(stage.device, stage.dtype)
+            stage.admit(item)
+            items.append(item)
+        self._wait()
+        begin_s = self._clock()
+        for layer in range(self._layers):
+            stage.layer(layer, items)
+        self._wait()
+        seconds = self._clock() - begin_s
+        for item in items:
+            stage.pool.release(item.key)
+        return seconds
 
     def _wait(self) -> None:
-        if self._device.type == "cuda":
-            self._torch.cuda.synchronize()
+        if self._stage.device.type == "cuda":
+            import torch
 
-    def _forward(self, x: Any, cache: Any) -> Any:
-        nn = self._torch.nn.functional
-        shape, batch, tokens = self._shape, x.shape[0], x.shape[1]
-        with self._torch.no_grad():
-            projected = nn.rms_norm(x, x.shape[-1:]) @ self._weights[0]
-            query, keys = projected.split((shape.hidden_size, 2 * shape.kv_size), dim=-1)
-            query = query.view(batch, tokens, shape.heads, self._head).transpose(1, 2)
-            keys = keys.view(batch, tokens, shape.kv_heads, 2 * self._head).transpose(1, 2)
-            keys = self._torch.cat((cache, keys), dim=2)
-            key, value = keys.split(self._head, dim=-1)
-            mixed = nn.scaled_dot_product_attention(
-                query, key, value, is_causal=tokens > 1, enable_gqa=True
-            )
-            x = x + mixed.transpose(1, 2).reshape(batch, tokens, -1) @ self._weights[1]
-            gate, up = (nn.rms_norm(x, x.shape[-1:]) @ self._weights[2]).chunk(2, dim=-1)
-            return x + (nn.silu(gate) * up) @ self._weights[3]
+            torch.cuda.synchronize()

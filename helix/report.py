@@ -19,7 +19,8 @@ INTRO = (
     "Helix serves one large model over unlike GPUs and networks: every machine holds a run of"
     " layers, and a maximum flow says how many tokens pass where. The artifact's placements are"
     " simulated with its own faults, to the printed digit; then placements of our own search are"
-    " simulated under the same load. Nothing here ran on GPUs."
+    " simulated under the same load. At the end a small model is really served, by Ray workers that"
+    " play unlike machines on this one. Nothing here ran on GPUs."
 )
 
 NOTES = (
@@ -77,6 +78,7 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         tables.deep_dives(records),
         tables.latencies(records),
         tables.placements(records),
+        tables.served(records),
         tables.flows(records),
         tables.faults(records),
     )

@@ -220,5 +220,32 @@ def placements(records: Sequence[Record]) -> Table:
     )  # fmt: skip
 
 
+def served(records: Sequence[Record]) -> Table:
+    """Return what was really served beside what is simulated for the same plan and profile."""
+    rows = list[tuple[Cell, ...]]()
+    for record in records:
+        if record.case["verb"] != "run" or metric(record, "measured.to.simulated") is None:
+            continue
+        cells: list[Cell] = [record.experiment]
+        for name in ("decode.throughput", "prompt.p50", "prompt.p95", "decode.p50", "decode.p95"):
+            both = (metric(record, name), metric(record, f"simulated.{name}"))
+            cells.append(" / ".join(f"{value:.3g}" for value in both if value is not None))
+        cells.append(_short(metric(record, "measured.to.simulated"), 3))
+        cells.append(_short(100 * (metric(record, "batches.late") or 0.0), 2))
+        cells += [metric(record, f"requests.{name}") for name in ("sent", "failed", "again")]
+        rows.append(tuple(cells))
+    return Table(
+        title="Really served on played machines: measured / simulated",
+        columns=(
+            "experiment", "decoded tokens/s", "prompt p50, s", "prompt p95, s", "decode p50, s",
+            "decode p95, s", "ratio", "late batches, %", "requests", "failed", "begun again",
+        ),
+        rows=tuple(rows),
+        note="Six Ray workers on this machine, a small LLaMA with random weights. Each plays a"
+        " machine several times slower than this one by ending its batches when the profile,"
+        " measured here, says; a late batch took longer than that.",
+    )  # fmt: skip
+
+
 def _short(value: float | None, digits: int = 4) -> float | None:
     return None if value is None else float(f"{value:.{digits}g}")

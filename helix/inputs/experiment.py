@@ -13,6 +13,7 @@ from helix.inputs.cluster_source import ClusterSource
 from helix.inputs.model import Model, known_models
 from helix.inputs.profile import Profiles, read_profiles, shipped_profiles
 from helix.inputs.roofline import Gpu, Shape, known_gpus, roofline
+from helix.inputs.serving import ServeSettings
 
 Method = Literal[
     "search", "milp", "position", "petals", "swarm", "separate", "homogeneous", "published"
@@ -21,7 +22,7 @@ Objective = Literal["simulated", "latency-flow", "flow"]
 Scheduler = Literal["maxflow", "swarm", "random", "shortest_queue"]
 Fault = Literal["doubled_single_decode", "receiver_free_while_arriving", "shuffled_trace"]
 
-MEASURED, ROOFLINE = "measured", "roofline"
+MEASURED, ROOFLINE, HERE = "measured", "roofline", "here"
 
 
 class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,11 +54,30 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class KindSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A machine kind of one's own for roofline profiles: `gpus` times a known or given GPU."""
+    """A machine kind of one's own: `gpus` times a known or given GPU, or this machine, played.
+
+    The first three are for roofline profiles, the others for profiles measured on this machine.
+    """
 
     gpu: str = ""
     gpus: int = 1
     peaks: Gpu | None = None
+    slower: float = 1.0
+    """It takes so many times as long as this machine."""
+    memory_gb: float = 0.0
+    """Its memory; 0: this machine's."""
+    most_layers: int = 0
+    """It holds no more layers; 0: as many as the memory allows."""
+
+    def __post_init__(self) -> None:
+        """Refuse figures that no machine has."""
+        if not 0 < self.slower < math.inf:
+            raise InputError(f"profile.kinds: slower is {self.slower}, expected above 0")
+        for field in ("memory_gb", "most_layers"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise InputError(
+                    f"profile.kinds: {field} is {getattr(self, field)}, expected 0 or more"
+                )
 
     def load(self, kind: str) -> tuple[Gpu, int]:
         """Return the GPU and how many."""
@@ -78,7 +98,8 @@ class ProfileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Where layer times and limits come from.
 
     `source` is "measured" (the artifact's measurements of its two models on its seven kinds),
-    "roofline" (from data sheets, for any model of known shape) or a folder of profile files.
+    "roofline" (from data sheets, for any model of known shape), "here" (measured on this machine
+    when it is first needed, as the verb profile does) or a folder of profile files.
     """
 
     source: str = MEASURED
@@ -179,6 +200,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     profile: ProfileSource = ProfileSource()
     search: SearchSettings = SearchSettings()
     workload: WorkloadSettings = WorkloadSettings()
+    serve: ServeSettings = ServeSettings()
     sweep: dict[str, tuple[int | float | str | bool, ...]] = {}
     """Fields and the values to simulate, all combinations: `"workload.tokens_per_s" = [100, 200]`;
     the field `seed` is the seed."""
@@ -198,6 +220,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise InputError("profile.source is 'roofline', which needs [model.shape]")
             pairs = {k: self.profile.kinds.get(k, KindSource()).load(k) for k in kinds}
             return {kind: roofline(self.model.shape, *pair) for kind, pair in pairs.items()}
+        if self.profile.source == HERE:
+            raise InputError("profile.source is 'here', and nothing was measured here yet")
         if self.profile.source != MEASURED:
             profiles = read_profiles(Path(self.profile.source))
         elif self.model.shape is None:

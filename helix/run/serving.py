@@ -1,0 +1,192 @@
+"""The running service: starts the machines, gives the head its lanes, and mends what breaks."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from common.errors import InputError
+from helix.plan.plans import Service
+from helix.run.deploy import Deployment, Part, kinds_needed, same_holdings, shape_of
+from helix.run.fleet import Fleet
+from helix.run.head import Head
+from helix.run.messages import Message
+from helix.run.replan import Replanned, prepare, without
+
+log = logging.getLogger("helix")
+
+WATCH_S = 0.5
+RETRY_S = 2.0  # between attempts to start a machine again
+
+
+class Serving:
+    """One deployment at work."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        """Prepare; `open` starts it."""
+        serve = deployment.experiment.serve
+        self.deployment, self.settings = deployment, serve
+        self.fleet = Fleet(serve, deployment.config, deployment.seed, self._heard, self._gone)
+        self.head = Head(
+            self.fleet.send,
+            longest=deployment.config.longest,
+            most_waiting=serve.most_waiting,
+            patience_s=serve.patience_s,
+            trace=serve.trace,
+        )
+        self.gone = set[int]()
+        self._restarting = set[int]()
+        self.replans = 0
+        self.services: tuple[Service, ...] = ()
+        self.parts: dict[int, Part] = {}
+        self.events: list[tuple[float, str]] = []
+        self._change = asyncio.Lock()
+        self._tasks = set[asyncio.Task[None]]()
+        self._over = False
+
+    async def open(self) -> None:
+        """Start all machines and begin to serve."""
+        plan, deployment = self.deployment.plan, self.deployment
+        self.services, self.parts = plan.services, deployment.parts(plan.services)
+        await self.fleet.open(kinds_needed(self.parts))
+        await asyncio.gather(*(self.fleet.start(part) for part in self.parts.values()))
+        await self.fleet.connect(deployment.wires(self.services))
+        self.head.relane(deployment.lanes(self.services))
+        for one in self.services:
+            log.info("serving %s", shape_of(one))
+        self._spawn(self._watch())
+        self._spawn(asyncio.to_thread(prepare, deployment.question, deployment.seed))
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more requests and let those at work end for so long."""
+        self.head.closing = True
+        until = time.monotonic() + seconds
+        while self.head.books.open() and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        if self.head.books.open():
+            log.warning("%d requests are ended unfinished", self.head.books.open())
+            self.head.end_all("the service was shut down")
+
+    async def close(self) -> None:
+        """Stop everything; what is still at work fails."""
+        self._over = self.head.closing = True
+        self.head.end_all("the service was shut down")
+        for task in self._tasks:
+            task.cancel()
+        await self.fleet.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be served now."""
+        return bool(self.head.lanes) and not self.head.closing
+
+    # --- machines come and go ---
+
+    def _heard(self, message: Message) -> None:
+        self.head.heard(message)
+
+    def _gone(self, machine: int) -> None:
+        if machine in self.fleet.workers and not self._over:
+            self._note(f"machine {machine} is lost")
+            self.fleet.forget(machine)
+            self.gone.add(machine)
+            self.head.lost(machine)
+            self._spawn(self._without())
+
+    async def _without(self) -> None:
+        """Serve on with the machines that are left, and start the lost ones again."""
+        async with self._change:
+            await self._apply(await self._replanned())
+        for machine in sorted(self.gone - self._restarting) if self.settings.restart else ():
+            self._restarting.add(machine)
+            self._spawn(self._restart(machine))
+
+    async def _replanned(self) -> Replanned:
+        deployment, gone = self.deployment, sorted(self.gone)
+        if not gone:
+            return Replanned(deployment.plan.services, moved=False)
+        return await asyncio.to_thread(
+            without, deployment.question, deployment.plan, gone, deployment.seed
+        )
+
+    async def _apply(self, found: Replanned) -> None:
+        """Let the machines hold what the services say, then route by them."""
+        self.replans += 1
+        deployment = self.deployment
+        parts = deployment.parts(found.services)
+        stay = same_holdings(self.parts, parts)
+        moving = [part for machine, part in parts.items() if machine not in stay]
+        if any(part.machine in self.fleet.workers for part in moving):
+            self.head.relane([], keep=False)  # what is at work waits until the layers have moved
+        await asyncio.gather(*(self._move(p) for p in moving if p.machine in self.fleet.workers))
+        self.services = found.services
+        await self.fleet.connect(deployment.wires(found.services))
+        self.head.relane(deployment.lanes(found.services))
+        said = "; ".join(shape_of(one) for one in found.services) or "nothing can be served"
+        self._note(f"planned again without {sorted(self.gone)}: {said}")
+
+    async def _move(self, part: Part) -> None:
+        """Let a machine hold other layers; one that is lost meanwhile is told by `_gone`."""
+        self.parts.pop(part.machine, None)
+        with contextlib.suppress(*_lost()):
+            await self.fleet.load(part)
+            self.parts[part.machine] = part
+
+    async def _restart(self, machine: int) -> None:
+        """Start a lost machine until it is there, then plan with it again."""
+        planned = self.deployment.parts(self.deployment.plan.services)
+        part = planned.get(machine) or self.parts.get(machine)
+        while part is not None and not self._over:
+            try:
+                await self.fleet.start(part)
+            except (InputError, OSError, *_lost()) as error:
+                log.warning("machine %d does not start again: %s", machine, error)
+                self.fleet.forget(machine)
+                await asyncio.sleep(RETRY_S)
+            async with self._change:
+                if machine in self.fleet.workers:  # else it was lost again
+                    self._restarting.discard(machine)
+                    self.gone.discard(machine)
+                    self.parts[machine] = part
+                    self._note(f"machine {machine} is back")
+                    await self._apply(await self._replanned())
+                    return
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self.head.watch()
+
+    def _note(self, what: str) -> None:
+        log.warning("%s", what)
+        self.events.append((time.time(), what))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("the service could not mend itself", exc_info=task.exception())
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """Return what Ray raises when a worker's process is gone."""
+    from ray.exceptions import RayError
+
+    return (RayError,)
+
+
+@contextlib.asynccontextmanager
+async def served(deployment: Deployment) -> AsyncIterator[Serving]:
+    """Serve within the block; nothing is left running after it."""
+    serving = Serving(deployment)
+    try:
+        await serving.open()
+        yield serving
+    finally:
+        await serving.close()

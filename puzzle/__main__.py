@@ -1,0 +1,5 @@
+"""Run the command line: `python -m puzzle VERB`."""
+
+from puzzle.cli import main
+
+main()

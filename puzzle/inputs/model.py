@@ -1,0 +1,134 @@
+"""LLaMA models: sizes, parameters, and the tensors that layouts cut."""
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from common.case import read_toml
+from common.errors import InputError
+from puzzle.inputs.layout import Layout, layers_per_stage
+
+Role = Literal["actor", "critic"]
+"""`actor` has a language-model head, so has the reference; `critic` and reward a scalar one."""
+
+EMBEDDING = "model.embed_tokens.weight"
+FINAL_NORM = "model.norm.weight"
+LM_HEAD = "lm_head.weight"
+SCORE = "score.weight"
+
+
+class Llama(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LLaMA: pre-norm, RoPE, SwiGLU, no biases, as many key-value heads as heads, untied."""
+
+    layers: int
+    hidden: int
+    heads: int
+    ffn: int
+    vocabulary: int = 32000
+    norm_epsilon: float = 1e-5
+    rope_base: float = 10000.0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not make a model."""
+        for field in ("layers", "hidden", "heads", "ffn", "vocabulary"):
+            if getattr(self, field) < 1:
+                raise InputError(f"model.{field} is {getattr(self, field)}, expected 1 or more")
+        if self.hidden % self.heads or self.hidden // self.heads % 2:
+            raise InputError(
+                f"model.hidden {self.hidden} / model.heads {self.heads} is no even head size"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden // self.heads
+
+
+class Tensor(NamedTuple):
+    """One weight: its Hugging Face name, shape, the axis that tensor parallelism cuts, its layer.
+
+    `layer` is -1 for what the first stage holds and `layers` for what the last one holds.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axis: int | None
+    layer: int
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+
+@cache
+def tensors(model: Llama, role: Role = "actor") -> tuple[Tensor, ...]:
+    """Return all weights of a model in pipeline order."""
+    h, f, v, last = model.hidden, model.ffn, model.vocabulary, model.layers
+    found = [Tensor(EMBEDDING, (v, h), 0, -1)]
+    for layer in range(model.layers):
+        prefix = f"model.layers.{layer}"
+        found += [Tensor(f"{prefix}.self_attn.{x}_proj.weight", (h, h), 0, layer) for x in "qkv"]
+        found += [
+            Tensor(f"{prefix}.self_attn.o_proj.weight", (h, h), 1, layer),
+            Tensor(f"{prefix}.mlp.gate_proj.weight", (f, h), 0, layer),
+            Tensor(f"{prefix}.mlp.up_proj.weight", (f, h), 0, layer),
+            Tensor(f"{prefix}.mlp.down_proj.weight", (h, f), 1, layer),
+            Tensor(f"{prefix}.input_layernorm.weight", (h,), None, layer),
+            Tensor(f"{prefix}.post_attention_layernorm.weight", (h,), None, layer),
+        ]
+    found.append(Tensor(FINAL_NORM, (h,), None, last))
+    if role == "actor":
+        found.append(Tensor(LM_HEAD, (v, h), 0, last))
+    else:
+        found.append(Tensor(SCORE, (1, h), None, last))
+    return tuple(found)
+
+
+def parameters(model: Llama, role: Role = "actor") -> int:
+    """Return the number of weights."""
+    return sum(tensor.size for tensor in tensors(model, role))
+
+
+def layer_weights(model: Llama) -> int:
+    """Return the matrix elements of one layer: 4 h^2 + 3 h f."""
+    return 4 * model.hidden**2 + 3 * model.hidden * model.ffn
+
+
+def stage_of(tensor: Tensor, model: Llama, stages: int) -> int:
+    """Return the pipeline stage that holds a tensor."""
+    if tensor.layer < 0:
+        return 0
+    if tensor.layer >= model.layers:
+        return stages - 1
+    counts = layers_per_stage(model.layers, stages)
+    before = 0
+    for stage, count in enumerate(counts):
+        before += count
+        if tensor.layer < before:
+            return stage
+    raise AssertionError(tensor)
+
+
+def check_layout(model: Llama, layout: Layout, what: str = "layout") -> None:
+    """Raise InputError unless the layout can hold the model."""
+    layers_per_stage(model.layers, layout.pipeline)
+    for field in ("heads", "ffn", "vocabulary"):
+        if getattr(model, field) % layout.tensor:
+            raise InputError(
+                f"{what} {layout}: tensor parallelism of {layout.tensor} does not divide the"
+                f" model's {field} ({getattr(model, field)})"
+            )
+
+
+@cache
+def known_models() -> dict[str, Llama]:
+    """Return the paper's models by name (`data/models.toml`)."""
+    with resources.as_file(resources.files("puzzle").joinpath("data/models.toml")) as path:
+        return read_toml(Path(path), dict[str, Llama])

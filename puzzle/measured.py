@@ -1,0 +1,118 @@
+"""A run's figures as metrics, its log in the original's format, and its summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.errors import InputError
+from common.record import Metric
+from puzzle.inputs.logs import step_line, switch_line
+from puzzle.plan.plans import Plan
+from puzzle.run.settings import Backend, Moved, RunResult
+
+_DIGITS = 12
+"""Hexadecimal digits of a digest that a number holds exactly."""
+
+
+def choose_backend(wanted: str = "") -> Backend:
+    """Return the wanted backend, or nccl where CUDA is and gloo elsewhere."""
+    if wanted not in ("", "gloo", "nccl"):
+        raise InputError(f"--backend is {wanted!r}, expected gloo or nccl")
+    import torch
+
+    if wanted == "nccl" and not torch.cuda.is_available():
+        raise InputError("--backend nccl needs an NVIDIA GPU and CUDA; use --backend gloo on CPUs")
+    if wanted:
+        return "nccl" if wanted == "nccl" else "gloo"
+    return "nccl" if torch.cuda.is_available() else "gloo"
+
+
+def run_metrics(result: RunResult) -> tuple[Metric, ...]:
+    """Return a run as metrics; samples are steps, or ranks where a figure belongs to ranks."""
+    found = [Metric(name="steps", value=len(result.steps), unit="1")]
+    if not result.steps:
+        return tuple(found)
+    for name, field in (
+        ("step.time", "step_s"),
+        ("generation.time", "generation_s"),
+        ("switch.time", "switch_s"),
+        ("inference.time", "inference_s"),
+        ("training.time", "training_s"),
+    ):
+        times = tuple(getattr(step, field) for step in result.steps)
+        value = result.median_of(field)
+        found.append(Metric(name=name, value=value, unit="s", samples=times[1:], warmups=times[:1]))
+    for name, field in (
+        ("reward", "reward"),
+        ("divergence", "kl"),
+        ("loss.actor", "actor_loss"),
+        ("loss.critic", "critic_loss"),
+        ("norm.actor", "actor_norm"),
+        ("norm.critic", "critic_norm"),
+        ("answer.tokens", "answer_tokens"),
+    ):
+        values = tuple(float(getattr(step, field)) for step in result.steps)
+        found.append(Metric(name=name, value=values[-1], unit="1", samples=values))
+    tenth = max(1, len(result.steps) // 10)
+    rewards = [step.reward for step in result.steps]
+    found += [
+        Metric(name="reward.early", value=sum(rewards[:tenth]) / tenth, unit="1"),
+        Metric(name="reward.late", value=sum(rewards[-tenth:]) / tenth, unit="1"),
+        Metric(name="sequences.digest", value=int(result.digest[:_DIGITS], 16), unit="1"),
+    ]
+    for moved in result.switches:
+        found += _moved(moved)
+    if result.peak_bytes is not None:
+        found.append(Metric(name="memory.peak", value=result.peak_bytes / 2**30, unit="GiBy"))
+    return tuple(found)
+
+
+def _moved(moved: Moved) -> list[Metric]:
+    stem = f"moved.{moved.engine}"
+    received = tuple(map(float, moved.received))
+    return [
+        Metric(name=f"{stem}.received", value=sum(moved.received), unit="By", samples=received),
+        Metric(name=f"{stem}.planned", value=sum(moved.planned), unit="By"),
+        Metric(name=f"{stem}.messages", value=max(moved.messages), unit="1"),
+        Metric(name=f"{stem}.time", value=moved.seconds, unit="s"),
+        Metric(name=f"{stem}.exact", value=int(moved.exact), unit="1"),
+    ]
+
+
+def run_summary(plan: Plan, result: RunResult) -> str:
+    """Return a run in one line."""
+    if not result.steps:
+        return f"nothing to do: a checkpoint of step {result.first_step} is there"
+    first, last, choice = result.steps[0], result.steps[-1], plan.choice
+    return (
+        f"{len(result.steps)} steps on {result.world_size} {result.backend} ranks (train"
+        f" {choice.training}, generate {choice.generation}, {choice.schedule}): reward"
+        f" {first.reward:.4f} to {last.reward:.4f}, {result.median_of('step_s'):.3f} s a step:"
+        f" generation {result.median_of('generation_s'):.3f}, inference"
+        f" {result.median_of('inference_s'):.3f}, training {result.median_of('training_s'):.3f}"
+    )
+
+
+def write_log(plan: Plan, result: RunResult, path: Path, total: int) -> Path:
+    """Write a run's steps as the original prints them, for the same parser and figures."""
+    layout = plan.choice.training
+    lines = [
+        f"using world size: {layout.world}, data-parallel-size: {layout.data},"
+        f" tensor-model-parallel size: {layout.tensor}, pipeline-model-parallel size:"
+        f" {layout.pipeline}",
+        f"  use_shadow ......... {plan.switch is not None}",
+        f"  bulk_switch_on ......... {plan.choice.schedule == 'merged'}",
+    ]
+    for step in result.steps:
+        if plan.switch is not None:
+            lines.append(switch_line(step.switch_s))
+        fields = {
+            "average_reward": step.reward,
+            "act_loss": step.actor_loss,
+            "cri_loss": step.critic_loss,
+        }
+        ms = (1e3 * step.generation_s, 1e3 * step.inference_s, 1e3 * step.training_s)
+        lines.append(step_line(0, step.step, total, plan.work.batch, fields, ms))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path

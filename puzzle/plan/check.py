@@ -1,0 +1,66 @@
+"""Is a schedule right? Complete, free of deadlock, every model updated once, memory bounded."""
+
+from collections import Counter
+
+from puzzle.plan.passes import Pass, Schedule
+from puzzle.plan.play import play
+
+
+def find_faults(schedule: Schedule) -> tuple[str, ...]:
+    """Return one line per fault; empty where the schedule is right."""
+    faults = _incomplete(schedule)
+    if not faults:
+        faults = _stalls(schedule) or _too_many_live(schedule)
+    return tuple(faults)
+
+
+def peak_live(schedule: Schedule, model: str) -> tuple[int, ...]:
+    """Return the most micro-batches of a model that wait for their backward pass, by rank."""
+    peaks: list[int] = []
+    for program in schedule.programs:
+        live = peak = 0
+        for item in program:
+            if item.model == model:
+                live += (item.kind == "F") - (item.kind == "B")
+            peak = max(peak, live)
+        peaks.append(peak)
+    return tuple(peaks)
+
+
+def _incomplete(schedule: Schedule) -> list[str]:
+    expected = {
+        Pass(kind, model, batch)
+        for model in schedule.models
+        for kind in ("F", "B")
+        for batch in range(schedule.batches)
+    } | {Pass(kind, model) for model in schedule.models for kind in ("R", "N", "U")}
+    faults: list[str] = []
+    if len(schedule.programs) != schedule.stages:
+        faults.append(f"{len(schedule.programs)} programs for {schedule.stages} ranks")
+    for rank, program in enumerate(schedule.programs):
+        counts = Counter(program)
+        wrong = [item for item in {*expected, *counts} if counts[item] != (item in expected)]
+        faults += [
+            f"rank {rank} runs {item} {counts[item]} times, expected {int(item in expected)}"
+            for item in sorted(wrong)
+        ]
+    return faults
+
+
+def _stalls(schedule: Schedule) -> list[str]:
+    played = play(schedule, lambda rank, item: 1.0)
+    return [
+        f"deadlock: rank {rank} stops at {program[len(ends)]}"
+        for rank, (program, ends) in enumerate(zip(schedule.programs, played.ends, strict=True))
+        if len(ends) < len(program)
+    ]
+
+
+def _too_many_live(schedule: Schedule) -> list[str]:
+    """Hold every model to what 1F1B needs: P - p micro-batches on its stage p."""
+    return [
+        f"rank {rank} holds {live} micro-batches of the {model}, 1F1B needs {most}"
+        for model in schedule.models
+        for rank, live in enumerate(peak_live(schedule, model))
+        if live > (most := schedule.stages - schedule.stage(model, rank))
+    ]

@@ -1,0 +1,157 @@
+"""The planner: layouts and micro-batches with the shortest predicted step that fits into memory.
+
+Training and inference depend on the training layout, generation on the generation layout; only the
+switch and memory join them. So both lists are made once, sorted, and joined best sum first, until
+no remaining sum can beat the best whole step: exhaustive within the space, by the cost model.
+"""
+
+import heapq
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from common.errors import InputError
+from puzzle.inputs.experiment import Choice, Experiment
+from puzzle.inputs.layout import Layout
+from puzzle.inputs.model import Llama, check_layout
+from puzzle.inputs.workload import Workload
+from puzzle.plan.plans import Plan, make_plan
+from puzzle.simulate.cost import generation_time, inference_time, training_time
+from puzzle.simulate.memory import activations, cache, states
+from puzzle.simulate.predict import Predicted, predict
+
+GIB = 2**30
+MICRO_BATCHES = (1, 2, 4, 8)
+DECODE = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SHOWN = 8
+
+
+class Option(NamedTuple):
+    """A side of the search: a layout and micro-batches with its stages' time."""
+
+    seconds: float
+    layout: Layout
+    work: Workload
+
+
+class Candidate(NamedTuple):
+    """A whole plan with its prediction."""
+
+    plan: Plan
+    predicted: Predicted
+
+
+def layouts(world: int, most_tensor: int, *models: Llama) -> Iterator[Layout]:
+    """Yield every layout of `world` ranks that can hold the models."""
+    for tensor in range(1, min(world, most_tensor) + 1):
+        for pipeline in range(1, world // tensor + 1):
+            if world % (tensor * pipeline) == 0:
+                layout = Layout(pipeline=pipeline, tensor=tensor, data=world // (tensor * pipeline))
+                if _holds(layout, *models):
+                    yield layout
+
+
+def _holds(layout: Layout, *models: Llama) -> bool:
+    try:
+        for model in models:
+            check_layout(model, layout)
+    except InputError:
+        return False
+    return True
+
+
+def search(experiment: Experiment) -> list[Candidate]:
+    """Return the best plans, shortest step first; refuses an experiment where nothing fits."""
+    capacity = experiment.machines.memory_gib * GIB
+    trainings, generations = _trainings(experiment, capacity), _generations(experiment)
+    found: list[tuple[float, int, Candidate]] = []
+    for tried, (bound, i, j) in enumerate(_pairs(trainings, generations)):
+        if len(found) == SHOWN and bound >= -found[0][0]:
+            break
+        candidate = _candidate(experiment, trainings[i], generations[j])
+        if candidate.predicted.memory.peak <= capacity:
+            entry = (-candidate.predicted.times.step, -tried, candidate)
+            (heapq.heappushpop if len(found) == SHOWN else heapq.heappush)(found, entry)
+    if not found:
+        raise InputError(
+            f"{experiment.name}: no plan fits into {experiment.machines.memory_gib:g} GiB on"
+            f" {experiment.world} devices; use more devices or a smaller model or batch"
+        )
+    return [candidate for _, _, candidate in sorted(found, reverse=True)]
+
+
+def _pairs(a: list[Option], b: list[Option]) -> Iterator[tuple[float, int, int]]:
+    """Yield pairs of two sorted lists, smallest sum first."""
+    if not a or not b:
+        return
+    heap = [(a[0].seconds + b[0].seconds, 0, 0)]
+    while heap:
+        total, i, j = heapq.heappop(heap)
+        yield total, i, j
+        if j + 1 < len(b):
+            heapq.heappush(heap, (a[i].seconds + b[j + 1].seconds, i, j + 1))
+        if j == 0 and i + 1 < len(a):
+            heapq.heappush(heap, (a[i + 1].seconds + b[0].seconds, i + 1, 0))
+
+
+def _trainings(experiment: Experiment, capacity: float) -> list[Option]:
+    """Return training layouts, micro-batches and schedules whose own memory fits."""
+    actor, critic = experiment.actor_model, experiment.critic_model
+    machines, found = experiment.machines, list[Option]()
+    for layout in layouts(experiment.world, machines.devices_per_node, actor, critic):
+        if experiment.work.batch % layout.data or states(actor, critic, layout) > capacity:
+            continue
+        for size in MICRO_BATCHES:
+            work = msgspec.structs.replace(experiment.work, micro_batch=size)
+            if work.local(layout.data) % size:
+                continue
+            flying = activations(actor, layout, work) + activations(critic, layout, work)
+            if states(actor, critic, layout) + flying > capacity:
+                continue
+            scoring = inference_time(actor, critic, layout, work, machines.constants, merged=True)
+            # Merged is never longer than one after the other, and holds as much.
+            training = training_time(actor, critic, layout, work, machines.constants, merged=True)
+            found.append(Option(scoring + training, layout, work))
+    return sorted(found, key=lambda option: option.seconds)
+
+
+def _generations(experiment: Experiment) -> list[Option]:
+    """Return generation layouts and micro-batches."""
+    actor, machines = experiment.actor_model, experiment.machines
+    found: list[Option] = []
+    for layout in layouts(experiment.world, machines.devices_per_node, actor):
+        work = experiment.work
+        if work.batch % layout.data or cache(actor, layout, work) > machines.memory_gib * GIB:
+            continue
+        for size in DECODE:
+            if work.local(layout.data) % size:
+                continue
+            prefill = min(size, work.prefill_micro_batch)
+            if size % prefill:
+                continue
+            cut = msgspec.structs.replace(
+                work, decode_micro_batch=size, prefill_micro_batch=prefill
+            )
+            seconds = generation_time(actor, layout, cut, machines.constants)
+            found.append(Option(seconds, layout, cut))
+    return sorted(found, key=lambda option: option.seconds)
+
+
+def _candidate(experiment: Experiment, train: Option, generate: Option) -> Candidate:
+    work = msgspec.structs.replace(
+        experiment.work,
+        micro_batch=train.work.micro_batch,
+        decode_micro_batch=generate.work.decode_micro_batch,
+        prefill_micro_batch=generate.work.prefill_micro_batch,
+    )
+    choice = Choice(
+        training=train.layout,
+        generation=generate.layout,
+        mapping="overlap",
+        schedule="merged",
+        inference="merged",
+    )
+    asked = msgspec.structs.replace(experiment, work=work)
+    plan = make_plan(asked, "auto", choice)
+    return Candidate(plan, predict(plan, experiment.machines))

@@ -1,0 +1,134 @@
+"""Align by a plan on real ranks.
+
+Started plainly, `launch` starts the ranks on this machine; under torchrun (RANK and WORLD_SIZE are
+set) it runs as the one rank that it is.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import InputError
+from puzzle.plan.plans import check
+from puzzle.run.data import load_prompts, load_tokenizer, prompt_ids
+from puzzle.run.member import join, leave
+from puzzle.run.ranks import check_machine, run_ranks
+from puzzle.run.rewards import programmed
+from puzzle.run.settings import Job, RunResult, StepFigures
+
+if TYPE_CHECKING:
+    import torch
+
+OnStep = Callable[[StepFigures], None]
+
+
+def launch(
+    job: Job, *, world_size: int | None = None, on_step: OnStep = lambda figures: None
+) -> RunResult:
+    """Run PPO and return what was measured; `on_step` is called as steps finish.
+
+    Under torchrun every rank returns the same result. Raises `InputError` where the plan cannot
+    run here and `RankError` where a rank fails.
+    """
+    check_job(job, world_size)
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        rank = int(os.environ["RANK"])
+        timeout = job.running.timeout_s
+        join(rank, job.plan.world, backend=job.backend, timeout_s=timeout, where="env://")
+        result = run_rank(rank, on_step, job)
+        leave()
+        return result
+    check_machine(job.plan.world, job.backend)
+    results = run_ranks(
+        run_rank,
+        job.plan.world,
+        job,
+        backend=job.backend,
+        timeout_s=job.running.timeout_s,
+        on_report=on_step,
+    )
+    return results[0]
+
+
+def check_job(job: Job, world_size: int | None = None) -> None:
+    """Raise InputError, before any rank is started, for what could not run."""
+    check(job.plan)
+    given = world_size or int(os.environ.get("WORLD_SIZE", job.plan.world))
+    if given != job.plan.world:
+        raise InputError(
+            f"{given} ranks were given, but the plan's layouts have {job.plan.world}; set devices"
+            " or the layouts of [choice]"
+        )
+    tokenizer = load_tokenizer(job.running.tokenizer)
+    if tokenizer.size > job.plan.actor.vocabulary:
+        raise InputError(
+            f"the tokenizer has {tokenizer.size} tokens, the actor's vocabulary only"
+            f" {job.plan.actor.vocabulary}; raise actor.vocabulary"
+        )
+    if job.plan.critic.vocabulary < job.plan.actor.vocabulary:
+        raise InputError(
+            f"the critic's vocabulary ({job.plan.critic.vocabulary}) is smaller than the actor's"
+            f" ({job.plan.actor.vocabulary}); they read the same tokens"
+        )
+    prompt_ids(load_prompts(job.running.prompts), tokenizer, job.plan.work.prompt)
+    programmed(job.running.reward)
+
+
+def run_rank(rank: int, report: OnStep, job: Job) -> RunResult:
+    """Do one rank's whole work; only rank 0 reports."""
+    import torch
+
+    from puzzle.run.baselines import measure_switches
+    from puzzle.run.checkpoint import About, load, save
+    from puzzle.run.checkpoint_files import save_weights
+    from puzzle.run.train import Trainer, readers_of
+
+    cuda = job.backend == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    trainer = Trainer(job, device, readers_of(job))
+    running, plan = job.running, job.plan
+    folder = Path(running.checkpoint) if running.checkpoint else None
+
+    def about(step: int) -> About:
+        return About(plan.actor, plan.critic, job.seed, step, plan.choice.training)
+
+    first = load(folder, about(0), trainer.groups, trainer.updates) if folder else 0
+    switches = measure_switches(trainer) if running.baselines else ()
+    steps: list[StepFigures] = []
+    for number in range(first, running.steps):
+        steps.append(trainer.step(number))
+        if rank == 0:
+            report(steps[-1])
+        every = running.checkpoint_every
+        due = number + 1 == running.steps or (every and (number + 1) % every == 0)
+        if folder and due:
+            save(folder, about(number + 1), trainer.groups, trainer.updates)
+    if running.save_to:
+        save_weights(
+            Path(running.save_to), plan.actor, "actor", trainer.groups, trainer.stores["actor"]
+        )
+    return RunResult(
+        experiment=plan.experiment,
+        backend=job.backend,
+        device=_device_name(device),
+        world_size=plan.world,
+        seed=job.seed,
+        first_step=first,
+        steps=tuple(steps),
+        switches=switches,
+        answers=tuple(trainer.texts(trainer.answers)[:4]) if steps else (),
+        digest=trainer.digest.hexdigest(),
+        peak_bytes=torch.cuda.max_memory_allocated() if cuda else None,
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"CPU {platform.machine()}"

@@ -1,0 +1,103 @@
+"""A model's update in three steps, so that no rank waits for all others between passes.
+
+R starts summing gradients over the replicas, N starts summing their squares over the ranks of the
+model, U clips, looks for what is not finite, and steps.
+"""
+
+from __future__ import annotations
+
+from math import cos, isfinite, pi
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from puzzle.inputs.ppo import Optimizer
+from puzzle.run.groups import Groups
+from puzzle.run.weights import Store
+
+_NEVER_ZERO = 1e-6
+
+
+def learning_rate(o: Optimizer, step: int, steps: int) -> float:
+    """Return the rate of a step: a linear rise, then a cosine fall to the least rate."""
+    rising = max(1, round(o.warmup * steps))
+    if step < rising:
+        return o.rate * (step + 1) / rising
+    done = (step - rising) / max(1, steps - rising)
+    return o.least_rate + (o.rate - o.least_rate) * 0.5 * (1 + cos(pi * done))
+
+
+class Update:
+    """The optimizer of one model on one rank."""
+
+    def __init__(self, store: Store, groups: Groups, settings: Optimizer, steps: int) -> None:
+        self.store, self.groups, self.settings, self.steps = store, groups, settings, steps
+        for main in store.main.values():
+            main.requires_grad_(True)
+        matrices = [m for m in store.main.values() if m.dim() > 1]
+        vectors = [m for m in store.main.values() if m.dim() == 1]
+        groups_of = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups_of if g["params"]], lr=settings.rate, betas=settings.betas
+        )
+        self.norm, self.skipped = 0.0, 0
+
+    def count(self) -> int:
+        """Return how many steps the optimizer has taken."""
+        some = next(iter(self.store.main.values()))
+        return int(self.optimizer.state[some].get("step", 0))
+
+    def reduce(self) -> None:
+        """Start averaging gradients over the replicas, in one message."""
+        weights = self.store.weights.values()
+        self.flat = torch.cat([_gradient(w).flatten().float() for w in weights])
+        self.work = None
+        if self.groups.data is not None:
+            self.flat /= self.groups.layout.data
+            self.work = dist.all_reduce(self.flat, group=self.groups.data, async_op=True)
+
+    def sum_squares(self) -> None:
+        """Start summing the gradient's squares over the model's ranks."""
+        if self.work is not None:
+            self.work.wait()
+        sizes = [w.numel() for w in self.store.weights.values()]
+        self.parts = dict(zip(self.store.weights, self.flat.split(sizes), strict=True))
+        first = self.groups.place.slice == 0
+        counted = [
+            part.double().square().sum()
+            for name, part in self.parts.items()
+            if first or self.store.slices[name].tensor.axis is not None
+        ]
+        self.squares = torch.stack(counted).sum()
+        self.work = None
+        if self.groups.model is not None:
+            self.work = dist.all_reduce(self.squares, group=self.groups.model, async_op=True)
+
+    def step(self, number: int) -> None:
+        """Clip and update; leaves the weights as they are if the norm is not finite."""
+        if self.work is not None:
+            self.work.wait()
+        self.norm = float(self.squares.sqrt())
+        if isfinite(self.norm):
+            most, scale = self.settings.clip, 1.0
+            if most and self.norm > most:
+                scale = most / (self.norm + _NEVER_ZERO)
+            for name, main in self.store.main.items():
+                main.grad = self.parts[name].view_as(main) * scale
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.settings, number, self.steps)
+            self.optimizer.step()
+            self.store.refresh()
+        else:
+            self.skipped += 1
+        for weight in (*self.store.weights.values(), *self.store.main.values()):
+            weight.grad = None
+        del self.flat, self.parts
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad

@@ -1,0 +1,157 @@
+"""What ranks do in tests: many layouts one after the other in one set of processes."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from puzzle.inputs.layout import Layout
+from puzzle.inputs.model import Llama
+from puzzle.plan.passes import ModelName
+from puzzle.plan.reshard import make_reshard_plan
+from puzzle.plan.schedules import inference
+from puzzle.run.executor import Work, execute
+from puzzle.run.groups import Groups
+from puzzle.run.links import Directions
+from puzzle.run.settings import Job
+from puzzle.run.stage import Stage, whole_tokens
+from puzzle.run.switch import Switcher
+from puzzle.run.train import Trainer, readers_of
+from puzzle.run.weights import Store, place_slices, random_weights
+
+CPU = torch.device("cpu")
+
+
+def all_logits(
+    rank: int,
+    report: object,
+    model: Llama,
+    layouts: list[Layout],
+    ids: NDArray[np.int64],
+    valid: NDArray[np.int64],
+) -> list[NDArray[np.float32]]:
+    """Return the logits of every layout, whole, computed by its pipeline in two micro-batches."""
+    found: list[NDArray[np.float32]] = []
+    for layout in layouts:
+        groups, directions = Groups(layout, 60.0), Directions(60.0)
+        store = Store(
+            model, "actor", groups, random_weights(7, "actor"), torch.float32, CPU, trained=False
+        )
+        stage = Stage(model, "actor", groups, store.weights)
+        pairs = zip(torch.from_numpy(ids).chunk(2), torch.from_numpy(valid).chunk(2), strict=True)
+        batches = [whole_tokens(*pair) for pair in pairs]
+        made: list[torch.Tensor] = []
+        names: tuple[ModelName, ...] = ("reference",)
+        schedule = inference(layout.pipeline, 2, names)
+        work = Work(
+            {"reference": stage},
+            batches,
+            lambda m, b, y, s=stage, k=made: k.append(s.logits(y)),
+            {},
+        )
+        execute(schedule, groups, directions, work, torch.float32)
+        own = (groups.place, torch.cat(made).numpy() if made else None)
+        every = [own] * layout.world
+        dist.all_gather_object(every, own)
+        last = [(p.slice, x) for p, x in every if x is not None and p.replica == 0]
+        found.append(np.concatenate([x for _, x in sorted(last, key=lambda pair: pair[0])], -1))
+    return found
+
+
+def switch_all(
+    rank: int, report: object, model: Llama, pairs: list[tuple[Layout, Layout, str]]
+) -> list[tuple[bool, bool, int]]:
+    """Return per switch: every weight is right bit by bit, bytes are the plan's, most messages."""
+    read, found = random_weights(3, "actor"), list[tuple[bool, bool, int]]()
+    directions = Directions(60.0)
+    for train, generate, mapping in pairs:
+        plan = make_reshard_plan(train, generate, model, mapping)
+        groups = Groups(train, 60.0)
+        store = Store(model, "actor", groups, read, torch.float32, CPU, trained=True)
+        switcher = Switcher(plan, groups, directions, store.slices)
+        made, counted = switcher.enter(store.detached())
+        making = Groups(generate, 60.0, plan.places)
+        wanted = {p.tensor.name: read(p) for p in place_slices(model, "actor", making)}
+        same = made.keys() == wanted.keys() and all(
+            torch.equal(made[name], wanted[name]) for name in wanted
+        )
+        exact = (counted.received, counted.sent) == (4 * plan.received(rank), 4 * plan.sent(rank))
+        for move in switcher.kept:  # the very storage, no copy
+            name = move.part.tensor.name
+            there = store.weights[name].untyped_storage().data_ptr()
+            exact &= made[name].untyped_storage().data_ptr() == there
+        peers = max(1, len(plan.peers(rank)))
+        found.append((same, exact, -(-counted.messages // peers)))
+    return found
+
+
+class Outcome(NamedTuple):
+    digest: str
+    rewards: list[float]
+    losses: list[tuple[float, float]]
+    norms: list[tuple[float, float]]
+    weights: dict[str, NDArray[np.float32]]
+
+
+def align_jobs(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
+    """Run PPO jobs one after the other; return losses and both models' whole weights."""
+    return [_align(job) for job in jobs]
+
+
+def _align(job: Job) -> Outcome:
+    trainer = Trainer(job, CPU, readers_of(job))
+    steps = [trainer.step(number) for number in range(job.running.steps)]
+    own = {
+        f"{model}/{name}": (
+            part.tensor.axis,
+            part.start,
+            trainer.stores[model].main[name].detach().numpy(),
+        )
+        for model in ("actor", "critic")
+        for name, part in trainer.stores[model].slices.items()
+    }
+    every = [own] * job.plan.world
+    dist.all_gather_object(every, own)
+    pieces: dict[str, dict[int, NDArray[np.float32]]] = {}
+    axes: dict[str, int | None] = {}
+    for held in every:
+        for name, (axis, start, value) in held.items():
+            pieces.setdefault(name, {})[start], axes[name] = value, axis
+    weights = {
+        name: parts[0]
+        if axes[name] is None
+        else np.concatenate([parts[s] for s in sorted(parts)], axes[name])
+        for name, parts in pieces.items()
+    }
+    return Outcome(
+        trainer.digest.hexdigest(),
+        [step.reward for step in steps],
+        [(step.actor_loss, step.critic_loss) for step in steps],
+        [(step.actor_norm, step.critic_norm) for step in steps],
+        weights,
+    )
+
+
+def cached_and_whole(
+    rank: int, report: object, job: Job
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Return the answers' log-probabilities from decoding and from one pass, and which are real."""
+    trainer = Trainer(job, CPU, readers_of(job))
+    trainer._generate(0)
+    answers = trainer.answers
+    start = job.plan.work.prompt
+    cached = answers.log_probs
+    model, layout = job.plan.actor, Layout()
+    groups = Groups.__new__(Groups)  # a place of its own, whatever the ranks are
+    groups.layout, groups.places, groups.me = layout, tuple(layout.places()), 0
+    groups.place, groups.tensor, groups.data, groups.model = layout.place(0), None, None, None
+    store = Store(
+        model, "actor", groups, random_weights(job.seed, "actor"), torch.float32, CPU, trained=False
+    )
+    stage = Stage(model, "actor", groups, store.weights)
+    with torch.no_grad():
+        y = stage.forward(None, whole_tokens(answers.ids, answers.valid))
+        whole = stage.next_log_probs(y, answers.ids)[:, start - 1 :]
+    return cached.numpy(), whole.numpy(), answers.valid[:, start:].numpy()

@@ -1,0 +1,80 @@
+"""The verbs as a user types them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from puzzle.inputs.logs import read_log
+
+ROOT = Path(__file__).parents[2]
+
+
+def puzzle(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "puzzle", *arguments],
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+
+
+def test_inputs_are_a_start_for_a_plan_of_ones_own(tmp_path: Path):
+    done = puzzle("inputs", "orion-13b-7b", cwd=tmp_path)
+    (tmp_path / "my.toml").write_text(done.stdout)
+    planned = puzzle("plan", "my.toml", "--set", "devices=8", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert "best plans, predicted" in planned.stdout
+    assert (tmp_path / "results/puzzle/plans/orion-13b-7b.auto.json").is_file()
+    records = (tmp_path / "results/puzzle/own.jsonl").read_text().splitlines()
+    assert json.loads(records[0])["origin"] == "planned"
+
+
+def test_simulate_writes_a_trace(tmp_path: Path):
+    done = puzzle("plan", "orion-7b-7b", "--method", "released", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan = tmp_path / "results/puzzle/plans/orion-7b-7b.released.json"
+    done = puzzle("simulate", "orion-7b-7b", "--plan", str(plan), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trace = json.loads((tmp_path / "results/puzzle/traces/orion-7b-7b.released.json").read_text())
+    assert len(trace["traceEvents"]) > 16 * 4 * 64
+
+
+def test_a_run_writes_a_log_that_our_parser_reads(tmp_path: Path):
+    done = puzzle(
+        "run", "tiny-cpu-1", "--set", "running.steps=2", "--set", "work.answer=4", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 steps on 1 gloo ranks" in done.stdout
+    log = read_log(tmp_path / "results/puzzle/runs/tiny-cpu-1.given.log")
+    assert len(log.steps) == 2
+    assert log.world == (1, 1, 1, 1)
+    assert log.options["use_shadow"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "orion-7b-7b", "--method", "given", "--set", "work.batch=10"), "micro_batch"),
+        (("plan", "orion-7b-7b", "--method", "bulk"), "--method is 'bulk', expected one of auto"),
+        (("run", "tiny-cpu-4", "--world-size", "3"), "3 ranks were given"),
+        (("run", "tiny-cpu-1", "--set", "work.prompt=8"), "more than work.prompt (8)"),
+        (("run", "tiny-cpu-1", "--set", "actor.vocabulary=100"), "the tokenizer has 259 tokens"),
+        (("run", "orion-7b-7b", "--backend", "mpi"), "expected gloo or nccl"),
+        (("quick", "--set", "devices=2"), "quick is a fixed suite"),
+        (("report", "large"), "no suite 'large'"),
+        (("inputs", "orion-7b-7b", "--set", "actor=8b"), "actor is '8b', expected one of 7b"),
+    ],
+)
+def test_a_users_mistake_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path):
+    done = puzzle(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.strip().count("\n") == 0
+    assert message in done.stderr

@@ -1,0 +1,163 @@
+"""The cost model against the published runs, the timeline beside it, memory, the planner."""
+
+import msgspec
+import pytest
+
+from common.errors import InputError
+from puzzle import planner
+from puzzle.experiments import PAIRS, named
+from puzzle.fitting import calibration
+from puzzle.inputs.cluster import known_clusters
+from puzzle.inputs.experiment import Choice, Experiment
+from puzzle.inputs.layout import Layout
+from puzzle.inputs.model import Llama
+from puzzle.inputs.published import distinct_runs, published_runs
+from puzzle.inputs.workload import Workload
+from puzzle.plan.plans import make_plan, read, write
+from puzzle.simulate.cost import generation_time, inference_time, training_time
+from puzzle.simulate.fit import errors, fit
+from puzzle.simulate.memory import states
+from puzzle.simulate.predict import predict
+from puzzle.simulate.timeline import inference_timeline, training_timeline
+
+ORION = known_clusters()["orion"]
+
+
+def test_the_published_runs_are_all_there():
+    assert len(published_runs()) == 101
+    assert len(distinct_runs()) == 73
+
+
+def test_the_model_reproduces_the_published_runs():
+    found = {metric.name: metric.value for metric in calibration()}
+    assert found["error.training.mean"] <= 3.5
+    assert found["error.inference.mean"] <= 7.5
+    assert found["error.generation.mean"] <= 11.5
+
+
+def test_the_specifications_constants_reach_what_it_says():
+    found = {metric.name: metric.value for metric in calibration("plain")}
+    assert found["error.plain.training.mean"] == pytest.approx(3.3, abs=0.3)
+    assert found["error.plain.inference.mean"] == pytest.approx(7.2, abs=0.2)
+    assert found["error.plain.generation.mean"] == pytest.approx(11.3, abs=0.3)
+
+
+def test_the_shipped_constants_are_the_fits():
+    table = fit(distinct_runs())
+    for cluster, constants in table.items():
+        shipped = known_clusters()[cluster].constants
+        assert constants.full_ring == pytest.approx(shipped.full_ring, rel=1e-3)
+        assert constants.allreduce_gbps == pytest.approx(shipped.allreduce_gbps, rel=1e-3)
+        assert constants.efficiency == pytest.approx(shipped.efficiency, rel=1e-3)
+    assert errors(distinct_runs(), table).generation[0] < 0.07
+
+
+@pytest.mark.parametrize("name", ["orion-7b-7b", "orion-13b-7b", "phoenix-33b-7b"])
+def test_the_timeline_is_near_the_closed_form(name: str):
+    experiment = named()[name]
+    plan = make_plan(experiment, "released")
+    c = experiment.machines.constants
+    times = predict(plan, experiment.machines).times
+    assert training_timeline(plan, c).seconds == pytest.approx(times.training, rel=0.09)
+    merged = inference_timeline(plan, c).seconds + c.inference_s
+    assert merged < times.inference
+
+
+def test_merging_never_takes_longer_and_the_critics_update_costs_something():
+    layout, work, c = Layout(pipeline=8), Workload(batch=128), ORION.constants
+    actor = critic = named()["orion-7b-7b"].actor_model
+    one = training_time(actor, critic, layout, work, c, merged=False)
+    right = training_time(actor, critic, layout, work, c, merged=True)
+    released = training_time(actor, critic, layout, work, c, merged=True, steps_critic=False)
+    assert released < right < one
+    a, b = (inference_time(actor, critic, layout, work, c, merged=m) for m in (True, False))
+    assert a < b
+
+
+def test_a_full_ring_is_slower_than_a_ring_with_one_place_free():
+    model, layout = named()["orion-7b-7b"].actor_model, Layout(pipeline=8)
+    full = Workload(batch=128, decode_micro_batch=16)
+    c = ORION.constants
+    plain = msgspec.structs.replace(c, full_ring=1.0)
+    assert generation_time(model, layout, full, c) > generation_time(model, layout, full, plain)
+    half = Workload(batch=128, decode_micro_batch=32)
+    assert generation_time(model, layout, half, c) == generation_time(model, layout, half, plain)
+
+
+def test_states_are_eighteen_bytes_a_parameter():
+    model = Llama(layers=2, hidden=8, heads=2, ffn=8, vocabulary=10)
+    held = 2 * (4 * 64 + 3 * 64 + 16) + 8
+    assert states(model, model, Layout()) == 18 * (2 * held + 2 * 80 + 80 + 8)
+
+
+@pytest.mark.parametrize("cluster", sorted(PAIRS))
+def test_the_planner_is_no_worse_than_the_authors(cluster: str):
+    experiment = named()[f"{cluster}-7b-7b"]
+    best = planner.search(experiment)[0]
+    theirs = predict(make_plan(experiment, "given"), experiment.machines)
+    assert best.predicted.times.step <= theirs.times.step
+    assert best.predicted.memory.peak <= experiment.machines.memory_gib * 2**30
+
+
+def test_the_planner_finds_what_trying_everything_finds():
+    tiny = Llama(layers=4, hidden=64, heads=4, ffn=64, vocabulary=64)
+    experiment = Experiment(
+        name="tiny",
+        actor=tiny,
+        critic=tiny,
+        devices=4,
+        work=Workload(batch=16, prompt=16, answer=16),
+    )
+    found = planner.search(experiment)
+    best = min(
+        predict(make_plan(asked, "given", choice), experiment.machines).times.step
+        for asked, choice in everything(experiment, tiny)
+    )
+    assert found[0].predicted.times.step == pytest.approx(best, rel=1e-12)
+    steps = [candidate.predicted.times.step for candidate in found]
+    assert steps == sorted(steps)
+
+
+def everything(experiment: Experiment, tiny: Llama):
+    layouts = list(planner.layouts(4, 8, tiny))
+    for train in layouts:
+        for generate in layouts:
+            for micro in planner.MICRO_BATCHES:
+                for decode in planner.DECODE:
+                    if 16 // train.data % micro or 16 // generate.data % decode:
+                        continue
+                    for schedule in ("merged", "sequential"):
+                        work = msgspec.structs.replace(
+                            experiment.work,
+                            micro_batch=micro,
+                            decode_micro_batch=decode,
+                            prefill_micro_batch=min(4, decode),
+                        )
+                        yield (
+                            msgspec.structs.replace(experiment, work=work),
+                            Choice(training=train, generation=generate, schedule=schedule),
+                        )
+
+
+def test_what_does_not_fit_is_refused():
+    small = msgspec.structs.replace(ORION, memory_gib=8.0, devices=8)
+    experiment = Experiment(name="small", cluster=small)
+    with pytest.raises(InputError, match="no plan fits into 8 GiB on 8 devices"):
+        planner.search(experiment)
+
+
+def test_a_plan_reads_back_equal(tmp_path):
+    plan = make_plan(named()["orion-13b-7b"], "given")
+    write(plan, tmp_path / "plan.json")
+    assert read(tmp_path / "plan.json") == plan
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(InputError, match="not a valid plan"):
+        read(tmp_path / "bad.json")
+    with pytest.raises(InputError, match="no such plan file"):
+        read(tmp_path / "none.json")
+
+
+def test_batches_that_do_not_divide_are_refused():
+    experiment = msgspec.structs.replace(named()["orion-7b-7b"], work=Workload(batch=10))
+    with pytest.raises(InputError, match="does not divide the 10 sequences"):
+        make_plan(experiment, "given")

@@ -1,0 +1,86 @@
+"""Layouts, models and what each place holds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import InputError
+from puzzle.inputs.layout import Layout, layers_per_stage, stage_layers
+from puzzle.inputs.model import (
+    Llama,
+    check_layout,
+    known_models,
+    parameters,
+    stage_of,
+    tensors,
+)
+from puzzle.plan.slices import held, held_elements
+
+degrees = st.integers(1, 5)
+layouts = st.builds(Layout, pipeline=degrees, tensor=degrees, data=degrees)
+
+
+@given(layouts)
+def test_rank_and_place_are_inverse_and_groups_share_out_all_ranks(layout: Layout):
+    assert [layout.rank(place) for place in layout.places()] == list(range(layout.world))
+    for groups, size in (
+        (layout.tensor_groups(), layout.tensor),
+        (layout.data_groups(), layout.data),
+        (layout.pipeline_groups(), layout.pipeline),
+        (layout.model_groups(), layout.pipeline * layout.tensor),
+    ):
+        assert {len(group) for group in groups} == {size}
+        assert sorted(rank for group in groups for rank in group) == list(range(layout.world))
+
+
+def test_tensor_is_fastest_then_data_then_pipeline():
+    layout = Layout(pipeline=2, tensor=2, data=2)
+    assert layout.tensor_groups() == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert layout.data_groups() == [(0, 2), (1, 3), (4, 6), (5, 7)]
+    assert layout.pipeline_groups() == [(0, 4), (1, 5), (2, 6), (3, 7)]
+
+
+@given(st.integers(1, 80), st.integers(1, 20))
+def test_layers_are_shared_out_without_rest(layers: int, stages: int):
+    if layers < stages:
+        with pytest.raises(InputError, match="fewer stages"):
+            layers_per_stage(layers, stages)
+        return
+    counts = layers_per_stage(layers, stages)
+    assert sum(counts) == layers
+    assert max(counts) - min(counts) <= 1
+    assert [n for s in range(stages) for n in stage_layers(layers, stages, s)] == [*range(layers)]
+
+
+def test_parameters_are_those_of_the_logs():
+    models = known_models()
+    sizes = {name: round(parameters(model) / 1e9, 3) for name, model in models.items()}
+    assert sizes == {"7b": 6.738, "13b": 13.016, "33b": 34.669, "350m": 0.320}
+    assert round(parameters(models["7b"], "critic") / 1e9, 3) == 6.607
+    assert round(parameters(models["350m"], "critic") / 1e9, 3) == 0.304
+    first = [t.size for t in tensors(models["7b"]) if stage_of(t, models["7b"], 16) == 0]
+    assert sum(first) == 535_838_720
+
+
+@given(st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 2, 4]))
+def test_places_hold_every_weight_once_and_norms_in_every_slice(pipeline: int, tensor: int):
+    model = Llama(layers=5, hidden=16, heads=4, ffn=8, vocabulary=12)
+    layout = Layout(pipeline=pipeline, tensor=tensor)
+    norms = sum(t.size for t in tensors(model) if t.axis is None)
+    total = sum(
+        held_elements(model, "actor", layout, stage, part)
+        for stage in range(pipeline)
+        for part in range(tensor)
+    )
+    assert total == parameters(model) + (tensor - 1) * norms
+    names = [
+        part.tensor.name
+        for stage in range(pipeline)
+        for part in held(model, "actor", layout, stage, 0)
+    ]
+    assert sorted(names) == sorted(t.name for t in tensors(model))
+
+
+def test_a_layout_that_cannot_hold_the_model_is_refused_in_one_sentence():
+    with pytest.raises(InputError, match="does not divide the model's heads"):
+        check_layout(known_models()["7b"], Layout(tensor=3))

@@ -1,0 +1,188 @@
+"""On real gloo ranks: every layout computes, switches, generates and learns the same."""
+
+import os
+import signal
+import time
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from puzzle.experiments import named
+from puzzle.inputs.experiment import Choice, Experiment
+from puzzle.inputs.layout import Layout
+from puzzle.inputs.model import Llama, tensors
+from puzzle.plan.plans import make_plan
+from puzzle.plan.slices import Slice
+from puzzle.run.ranks import run_ranks
+from puzzle.run.settings import Job, RankError
+from puzzle.run.weights import random_weights
+from tests.puzzle.rank_tasks import Outcome, align_jobs, all_logits, switch_all
+
+MODEL = Llama(layers=5, hidden=32, heads=4, ffn=48, vocabulary=64)
+
+
+def layout(p: int, t: int, d: int = 1) -> Layout:
+    return Layout(pipeline=p, tensor=t, data=d)
+
+
+FOUR = [layout(p, t, 4 // p // t) for p in (1, 2, 4) for t in (1, 2, 4) if 4 % (p * t) == 0]
+
+
+def hugging_face(model: Llama):
+    """Return transformers' LLaMA with our weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=model.hidden,
+        intermediate_size=model.ffn,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        vocab_size=model.vocabulary,
+        rms_norm_eps=model.norm_epsilon,
+        tie_word_embeddings=False,
+        attn_implementation="eager",
+    )
+    made, read = LlamaForCausalLM(config), random_weights(7, "actor")
+    values = {}
+    for t in tensors(model):
+        stop = 0 if t.axis is None else t.shape[t.axis]
+        values[t.name] = read(Slice(t, 0, stop))
+    made.load_state_dict(values)
+    return made.eval()
+
+
+def test_logits_equal_transformers_in_every_layout_of_four_ranks():
+    rng = np.random.default_rng(0)
+    ids, valid = rng.integers(0, 64, (4, 12)), np.ones((4, 12), dtype=np.int64)
+    for row, pads in enumerate((0, 3, 5, 1)):
+        valid[row, :pads] = 0
+    mask = torch.from_numpy(valid)
+    with torch.no_grad():
+        expected = hugging_face(MODEL)(
+            torch.from_numpy(ids),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        ).logits.numpy()
+    for found in run_ranks(all_logits, 4, MODEL, FOUR, ids, valid)[0]:
+        real = valid.astype(bool)
+        assert np.abs(found[real] - expected[real]).max() < 1e-5
+
+
+def test_switches_are_exact_for_all_pairs_of_layouts_of_four_ranks():
+    pairs = [(a, b, m) for a in FOUR for b in FOUR for m in ("original", "overlap")]
+    pairs += [
+        (layout(4, 1), layout(2, 2), "interleaved"),
+        (layout(2, 2), layout(1, 4), "interleaved"),
+    ]
+    for results in run_ranks(switch_all, 4, MODEL, pairs):
+        for pair, (same, exact, messages) in zip(pairs, results, strict=True):
+            assert same, pair
+            assert exact, pair
+            assert messages <= 4
+
+
+@pytest.mark.slow
+def test_switches_are_exact_for_all_pairs_of_layouts_of_eight_ranks():
+    model = msgspec.structs.replace(MODEL, layers=8, heads=8)
+    eight = [
+        layout(p, t, 8 // p // t) for p in (1, 2, 4, 8) for t in (1, 2, 4, 8) if 8 % (p * t) == 0
+    ]
+    pairs = [(a, b, m) for a in eight for b in eight for m in ("original", "overlap")]
+    for results in run_ranks(switch_all, 8, model, pairs):
+        assert all(same and exact for same, exact, _ in results)
+
+
+def job_of(choice: Choice, **changes: object) -> Job:
+    experiment = named()["tiny-cpu-1"]
+    value = msgspec.to_builtins(experiment)
+    value["choice"], value["devices"] = msgspec.to_builtins(choice), choice.training.world
+    for path, change in changes.items():
+        part, _, field = path.partition("__")
+        value[part][field] = change
+    asked = msgspec.convert(value, Experiment)
+    return Job(make_plan(asked, "given"), asked.ppo, asked.running, 0, "gloo")
+
+
+ALONE = Choice(schedule="sequential", inference="sequential")
+SHORT = {"running__steps": 2, "work__batch": 8, "work__answer": 6, "work__decode_micro_batch": 2}
+
+
+@pytest.fixture(scope="module")
+def alone() -> Outcome:
+    return run_ranks(align_jobs, 1, [job_of(ALONE, **SHORT)])[0][0]
+
+
+def same(a: Outcome, b: Outcome, tolerance: float) -> None:
+    assert a.digest == b.digest
+    assert a.rewards == pytest.approx(b.rewards, rel=1e-4)
+    for left, right in zip((*a.losses, *a.norms), (*b.losses, *b.norms), strict=True):
+        assert left == pytest.approx(right, rel=2e-4, abs=1e-6)
+    assert a.weights.keys() == b.weights.keys()
+    for name, value in a.weights.items():
+        assert np.abs(value - b.weights[name]).max() < tolerance, name
+
+
+def test_four_ranks_align_as_one_process_does_whatever_layouts_and_schedules(alone: Outcome):
+    choices = [
+        Choice(training=layout(4, 1), generation=layout(2, 2), mapping="interleaved"),
+        Choice(training=layout(2, 2), generation=layout(1, 4), schedule="sequential"),
+        Choice(training=layout(2, 1, 2), generation=layout(1, 1, 4)),
+        Choice(training=layout(1, 2, 2), generation=layout(4, 1), mapping="original"),
+    ]
+    found = run_ranks(align_jobs, 4, [job_of(choice, **SHORT) for choice in choices])[0]
+    for outcome in found:
+        same(outcome, alone, 2e-5)
+
+
+def test_merged_training_equals_sequential_and_updates_both_models(alone: Outcome):
+    start = {
+        f"{what}/{t.name}": random_weights(0, what)(
+            Slice(t, 0, t.shape[t.axis] if t.axis is not None else 0)
+        )
+        for what, model, role in (
+            ("actor", named()["tiny-cpu-1"].actor_model, "actor"),
+            ("critic", named()["tiny-cpu-1"].critic_model, "critic"),
+        )
+        for t in tensors(model, role)
+    }
+    two = [
+        Choice(training=layout(2, 1), generation=layout(2, 1), schedule=schedule)
+        for schedule in ("sequential", "merged")
+    ]
+    one, both = run_ranks(align_jobs, 2, [job_of(choice, **SHORT) for choice in two])[0]
+    same(one, both, 0.0 + 1e-12)
+    for model in ("actor", "critic"):
+        moved = [
+            np.abs(both.weights[name] - start[name].numpy()).max()
+            for name in both.weights
+            if name.startswith(model)
+        ]
+        assert min(moved) > 0
+
+
+def die(rank: int, report: object) -> None:
+    import torch.distributed as dist
+
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.all_reduce(torch.zeros(1))
+
+
+def fail(rank: int, report: object) -> None:
+    if rank == 1:
+        raise ZeroDivisionError("of no use")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [(die, "rank 1 was killed by SIGKILL"), (fail, "rank 1 failed: ZeroDivisionError: of no use")],
+)
+def test_one_rank_ends_all_with_one_line(task: object, message: str):
+    start = time.monotonic()
+    with pytest.raises(RankError, match=message) as error:
+        run_ranks(task, 2, timeout_s=10.0)  # type: ignore[arg-type]
+    assert time.monotonic() - start < 40
+    assert "\n" not in str(error.value)
