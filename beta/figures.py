@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from beta.cases import Folder
 from beta.claiming import MET, first_met, key_of, metric, reference, swept
 from beta.published import Key
-from beta.sweeps import BEYOND, DRIFT, SERVED, grids
+from beta.sweeps import BEYOND, DRIFT, OVERHEAD, SERVED, grids
 from beta.tables import AXES, made_up
 from common.figure import method_style, save, style
 from common.page import Figure
@@ -38,7 +38,7 @@ def attainments(folder: Folder, records: Sequence[Record]) -> list[Figure]:
         _figure(folder, name, mine)
         for name, mine in swept(records).items()
         if any(len(values) > 1 for values in grids()[name].sweeps.values())
-        and name not in (*BEYOND, *DRIFT, *SERVED)
+        and name not in (*BEYOND, *DRIFT, *OVERHEAD, *SERVED)
     ]
 
 

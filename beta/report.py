@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from beta import figures, tables
+from beta import figures, motivation, tables
 from beta.cases import ARTIFACT, OWN, Folder
 from beta.claiming import comparisons, load_claims
-from beta.sweeps import SUITES
+from beta.sweeps import MOTIVATION, SUITES
 from common.claims import Verdict, all_hold, check
 from common.claims import table as claims_table
 from common.errors import InputError
@@ -77,6 +77,8 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         tables.beyond(records),
         tables.drift(records),
         *tables.figures(records),
+        motivation.overheads(records),
+        *((motivation.costs(),) if any(r.experiment in MOTIVATION for r in records) else ()),
         tables.speed(records),
     )
     return Section(
@@ -84,7 +86,7 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         title="Beta: AlpaServe, model placement with model parallelism",
         intro=INTRO,
         tables=tuple(table for table in shown if table.rows),
-        figures=tuple(figures.attainments(folder, records)),
+        figures=(*figures.attainments(folder, records), *motivation.drawings(folder, records)),
         verdicts=tuple(verdicts),
         provenance=tuple(sorted({record.provenance for record in records})),
         notes=NOTES,

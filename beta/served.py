@@ -56,7 +56,7 @@ def _of_load(
     sent, test = measured.sent, loaded.test
     stats = trimmed(test, outcome_of(sent, loaded), warm_up_s=experiment.simulator.warm_up_s)
     took = np.sort((sent.finish - test.arrival)[sent.status == 200])
-    refused = (sent.finish - test.arrival)[sent.status == 429]
+    refused = (sent.finish - test.arrival)[sent.refused]
     found: dict[str, tuple[float, str]] = {
         "attainment": (stats.goodput, "1"),
         "latency.mean": (stats.latency_s, "s"),

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from beta.experiments import named
+from beta.experiments import OVERHEADS, named
 from beta.inputs.experiment import Experiment, Training
 
 Verb = Literal["plan", "simulate", "run"]
@@ -230,6 +230,15 @@ def _motivating_grids() -> list[Grid]:
         Grid("fig5", piped, {"rate": rates}, "Figure 5: latency by rate", latency),
         Grid("fig6", piped, {"cv": cvs}, "Figure 6: latency by burstiness", latency),
         Grid("fig7", piped, {"slo": tuple(range(1, 21))}, "Figure 7a: attainment by target"),
+        *(
+            Grid(
+                f"fig7b-{overhead}",
+                ("mp-greedy-8",),
+                {"slo": tuple(range(1, 21))},
+                f"Figure 7b, overhead {overhead}",
+            )
+            for overhead in OVERHEADS
+        ),
     ]
 
 
@@ -245,7 +254,12 @@ def points(grid: Grid) -> Iterator[Case]:
 
 
 QUICK = ("ablation", "large", "fidelity", "s1-maf1", "serve")
-MOTIVATION = ("fig2-even", "fig2-uneven", "fig2-bursty", "fig4", "fig5", "fig6", "fig7")
+OVERHEAD = tuple(f"fig7b-{overhead}" for overhead in OVERHEADS)
+MOTIVATION = (
+    *("fig2-even", "fig2-uneven", "fig2-bursty"),
+    *("fig4", "fig5", "fig6", "fig7"),
+    *OVERHEAD,
+)
 ROBUST = ("robust-1", "robust-2", "robust-3")
 BEYOND = tuple(f"beyond-{name}{kind}" for name in ("s1", "s2", "s3") for kind in ("", "-deadline"))
 DRIFT = ("drift", "drift-static")

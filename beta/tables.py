@@ -15,7 +15,7 @@ from beta.claiming import (
 )
 from beta.experiments import IMPROVE_S
 from beta.published import Key, points
-from beta.sweeps import BEYOND, DRIFT, SERVED, grids
+from beta.sweeps import BEYOND, DRIFT, OVERHEAD, SERVED, grids
 from common.page import Table
 from common.record import Record
 
@@ -125,7 +125,7 @@ def figures(records: Sequence[Record]) -> list[Table]:
     """Return each figure's points, published and ours side by side."""
     tables = list[Table]()
     for name, mine in swept(records).items():
-        if name in ("fidelity", *BEYOND, *DRIFT, *SERVED):
+        if name in ("fidelity", *BEYOND, *DRIFT, *OVERHEAD, *SERVED):
             continue
         if grids()[name].metric != "attainment":
             tables.append(latencies(name, mine))

@@ -60,6 +60,9 @@ class ModelSettings(
     """Requests/s of each instance; none: its share of `traffic.rate`."""
     cv: float | None = None
     """Coefficient of variation of the gaps; none: `traffic.cv`."""
+    overhead: float | None = None
+    """Put even pipelines whose stages together take so many times the latency on one device in
+    place of the profile's (op 1); none: as profiled."""
 
     def __post_init__(self) -> None:
         """Refuse empty lists, two targets and names that do not fit."""
@@ -69,7 +72,7 @@ class ModelSettings(
             raise InputError(f"models: {len(self.names)} names for {self.count} instances")
         if self.slo_scale is not None and self.slo_s is not None:
             raise InputError("models: give slo_scale or slo_s, not both")
-        for field in ("slo_scale", "slo_s", "rate", "cv"):
+        for field in ("slo_scale", "slo_s", "rate", "cv", "overhead"):
             value = getattr(self, field)
             limit = math.inf if field.startswith("slo") else MOST_RATE
             if value is not None and not 0 < value <= limit:

@@ -13,7 +13,7 @@ from beta.inputs.arrivals import deterministic, gamma, split_rate
 from beta.inputs.azure import minutes_of, read_2019, read_2021
 from beta.inputs.convert import read_original_tsv
 from beta.inputs.experiment import V100, Experiment, ModelSettings, Traffic
-from beta.inputs.model import Model, large_profile, slo_of
+from beta.inputs.model import Model, even_pipelines, large_profile, slo_of
 from beta.inputs.profile import Profile, read_profiles
 from beta.inputs.replay import Counts, Replay, Stamps, replay_counts, replay_stamps
 from beta.inputs.stand_in import counts_2019, stamps_2021
@@ -86,7 +86,10 @@ def _models(settings: ModelSettings, profiles: dict[str, Profile]) -> list[Model
         slo = settings.slo_s or float("inf")
         if settings.slo_scale is not None:
             slo = slo_of(profiles[kind], settings.slo_scale)
-        made.append(Model(name=name, profile=profiles[kind], slo_s=slo))
+        profile = profiles[kind]
+        if settings.overhead is not None:
+            profile = even_pipelines(profile, settings.overhead)
+        made.append(Model(name=name, profile=profile, slo_s=slo))
     return made
 
 

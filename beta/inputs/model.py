@@ -53,6 +53,19 @@ def large_profile(like: Profile) -> Profile:
     return Profile(model="bert-103.5b", records=records)
 
 
+def even_pipelines(profile: Profile, overhead: float) -> Profile:
+    """Return a profile whose pipelines (op 1) have equal stages of `overhead` x latency / pp."""
+    records = {
+        config: msgspec.structs.replace(
+            record, stage_s={1: (overhead * profile.single_s / config.pp,) * config.pp}
+        )
+        if config.op == 1 and config.pp > 1
+        else record
+        for config, record in profile.records.items()
+    }
+    return Profile(model=profile.model, records=records)
+
+
 def slo_of(profile: Profile, scale: float) -> float:
     """Return `scale` times the latency on one device, seconds (AlpaServe §6.1)."""
     large = profile.model == "bert-103.5b"

@@ -37,6 +37,8 @@ class Sent(NamedTuple):
     """Seconds on the workload's clock."""
     status: Ints
     """Of HTTP; UNANSWERED where there was no answer."""
+    refused: Bools
+    """Not admitted, as the answer says; other errors are failures."""
     good: Bools
     """Served within the target, counted from when the request was due."""
     lag_s: Floats
@@ -56,7 +58,7 @@ class Counts(NamedTuple):
 def counts_of(sent: Sent) -> Counts:
     """Count what the client saw."""
     status = sent.status
-    served, refused = int((status == 200).sum()), int((status == 429).sum())
+    served, refused = int((status == 200).sum()), int(sent.refused.sum())
     lost = int((status == UNANSWERED).sum())
     return Counts(len(status), served, refused, len(status) - served - refused - lost, lost)
 
@@ -74,7 +76,8 @@ async def put_load(
     `tick(seconds)` is started with the workload's clock, about once a second, beside it.
     """
     n = len(workload)
-    sent = Sent(np.empty(n), np.zeros(n, np.int64), np.zeros(n, np.bool_), np.zeros(n))
+    no, never = np.zeros(n, np.bool_), np.zeros(n, np.int64) + UNANSWERED
+    sent = Sent(np.empty(n), never, no.copy(), no.copy(), np.zeros(n))
     bodies = [msgspec.json.encode(_body(target)) for target in targets]
     limit = aiohttp.ClientTimeout(total=None)
     connector = aiohttp.TCPConnector(limit=0)
@@ -89,8 +92,9 @@ async def put_load(
         try:
             async with asyncio.timeout(patience):
                 async with session.post(path, data=bodies[workload.model[i]]) as answer:
-                    await answer.read()
+                    body = await answer.read()
                     sent.status[i] = answer.status
+                    sent.refused[i] = answer.status != 200 and _refused(body)
         except (aiohttp.ClientError, TimeoutError):
             sent.status[i] = UNANSWERED
         sent.finish[i] = time.monotonic() - begin
@@ -107,6 +111,13 @@ async def put_load(
         if ticking:
             ticking.cancel()
     return sent
+
+
+def _refused(body: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(body).get("rejected"))
+    except (msgspec.DecodeError, AttributeError):
+        return False
 
 
 async def _tick(tick: Callable[[float], Awaitable[None]], begin: float) -> None:

@@ -21,7 +21,9 @@ class Reference:
             BertConfig,
             BertForSequenceClassification,
         )
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         bert, weights = open_model(shape, seed)
         if shape.folder:
             found = AutoModelForSequenceClassification.from_pretrained(

@@ -1,5 +1,6 @@
 """Start the service on Ray, and end it: no process is left behind."""
 
+import logging
 import os
 import socket
 from collections.abc import Generator
@@ -47,23 +48,38 @@ def serving(deployment: Deployment, address: str) -> Generator[Service]:
 
 def _start_ray(address: str, devices: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        _start_local(devices)
+        return
     try:
-        if address == "local":
-            # As many logical CPUs as devices, however many cores there are; and no workers that
-            # wait for work: every process here is an actor.
+        _reach(address)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as error:
+        raise InputError(f"serve.ray={address}: no cluster answers: {error}") from error
+
+
+def _start_local(devices: int) -> None:
+    """Start Ray here; on a machine that is kept from it by other work, try a second time.
+
+    As many logical CPUs as devices, however many cores there are; and no workers that wait for
+    work: every process here is an actor.
+    """
+    for attempt in (1, 2):
+        try:
             ray.init(
                 num_cpus=devices,
                 include_dashboard=False,
                 object_store_memory=STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
                 _system_config={"prestart_worker_first_driver": False},
-                **common,
             )
+        except Exception as error:  # Ray gives up after 30 s with a plain Exception
+            ray.shutdown()
+            if attempt == 2:
+                raise InputError(f"Ray does not start on this machine: {_cause(error)}") from error
         else:
-            _reach(address)
-            ray.init(address, **common)
-    except (OSError, ValueError, ConnectionError) as error:
-        raise InputError(f"serve.ray={address}: no cluster answers: {error}") from error
+            return
 
 
 def _reach(address: str) -> None:

@@ -72,4 +72,4 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     scale: float
     """By how much slower than profiled its stages are, as admission takes them."""
     measured_s: dict[int, float]
-    """Seconds through the pipeline in warm-up, by model."""
+    """Seconds through the pipeline in warm-up, by model, without what the calls take."""

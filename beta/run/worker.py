@@ -180,5 +180,4 @@ def _same(x: torch.Tensor) -> torch.Tensor:
 def tokens_of(shape: Shape, seed: int = 0) -> list[int]:
     """Return a request of full length for a model: what warm-ups and profiles use."""
     generator = torch.Generator().manual_seed(seed)
-    high = shape.vocabulary if not shape.folder else 1000
-    return torch.randint(0, high, (shape.sequence,), generator=generator).tolist()
+    return torch.randint(0, shape.vocabulary, (shape.sequence,), generator=generator).tolist()

@@ -5,7 +5,9 @@ import csv
 import pytest
 
 from beta.answer import answer
-from beta.sweeps import Case, grids, points
+from beta.inputs.profile import read_profiles
+from beta.motivation import most_communication, most_unevenness, pipelined, sharded
+from beta.sweeps import OVERHEAD, OVERHEADS, Case, grids, points
 from tests.beta.golden_inputs import GOLDEN
 
 FIGURES = {
@@ -17,6 +19,7 @@ FIGURES = {
     "fig5_rate": "fig5",
     "fig6_cv": "fig6",
     "fig7a_slo": "fig7",
+    **{f"fig7b_alpha_{overhead}": f"fig7b-{overhead}" for overhead in OVERHEADS},
 }
 
 
@@ -46,7 +49,9 @@ def cases(name: str) -> list[Case]:
     return list(points(grids()[name]))
 
 
-@pytest.mark.parametrize("name", ["fig2-even", "fig2-uneven", "fig2-bursty", "fig5", "fig7"])
+@pytest.mark.parametrize(
+    "name", ["fig2-even", "fig2-uneven", "fig2-bursty", "fig5", "fig7", *OVERHEAD]
+)
 def test_points_equal_the_originals(name: str):
     assert wrong(cases(name)) == []
 
@@ -55,3 +60,22 @@ def test_points_equal_the_originals(name: str):
 @pytest.mark.parametrize("name", ["fig4", "fig6"])
 def test_longer_points_equal_the_originals(name: str):
     assert wrong(cases(name)) == []
+
+
+@pytest.mark.parametrize("r", [0.01, 0.3, 1.0, 1.5, 1.9])
+def test_at_the_largest_overheads_both_ways_wait_alike(r: float):
+    replicas = 1 + r / (4 - 2 * r)
+    x, y = most_communication(r), most_unevenness(r)
+    assert x + r * x**2 / (8 - 4 * r * x) == pytest.approx(replicas)
+    assert 1 + r * y**2 / (8 - 4 * r * y) == pytest.approx(replicas)
+    assert 1 < x < 4 / 3
+    assert 1 < y < 2
+
+
+def test_splitting_costs_what_the_profile_says():
+    profile = read_profiles()["bert-2.6b"]
+    piped, cut = pipelined(profile, 8), sharded(profile, 8)
+    assert piped.latency_s == pytest.approx(0.2464, abs=1e-4)
+    assert piped.throughput == pytest.approx(1 / 0.0334, rel=2e-3)
+    assert cut.latency_s == pytest.approx(0.0643, abs=1e-4)
+    assert cut.communication_s == pytest.approx(0.0643 - 0.2376 / 8, abs=1e-4)

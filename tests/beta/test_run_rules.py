@@ -122,7 +122,7 @@ def test_a_right_body_is_read():
 
 def test_the_clients_books_count_every_status():
     status = np.array([200, 429, 503, 504, 0, 200])
-    sent = Sent(np.zeros(6), status, status == 200, np.zeros(6))
+    sent = Sent(np.zeros(6), status, status == 429, status == 200, np.zeros(6))
     counts = counts_of(sent)
     assert (counts.served, counts.rejected, counts.failed, counts.unanswered) == (2, 1, 2, 1)
     assert counts.sent == sum(counts[1:])

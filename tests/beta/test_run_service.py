@@ -21,7 +21,7 @@ from beta.inputs.shapes import SHAPES
 from beta.run.reference import TOLERANCE, Reference
 
 ROOT = Path(__file__).parents[2]
-START_S, END_S = 100, 60
+START_S, END_S = 150, 60
 MINE = """
 name = "mine"
 profile = "my.csv"
@@ -66,6 +66,9 @@ class Running:
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
+        self.url = ""
+
+    def wait_until_it_serves(self) -> None:
         self.url = self.wait_for(r"serving 2 models at (http://\S+)", START_S).group(1)
         self.wait_for("SIGTERM ends it", START_S)
 
@@ -120,9 +123,10 @@ def alive(pid: int) -> bool:
 
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[Running]:
-    service = Running(folder, *options)
-    pids = service.pids()
+    service, pids = Running(folder, *options), list[int]()
     try:
+        service.wait_until_it_serves()
+        pids += service.pids()
         yield service
         pids += service.pids()
         service.process.send_signal(signal.SIGTERM)

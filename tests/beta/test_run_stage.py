@@ -13,6 +13,7 @@ from beta.run.reference import TOLERANCE, Reference
 from beta.run.stage import Shard, make_stage
 from beta.run.timing import Task, time_stages
 from beta.run.weights import RandomWeights, bert_of
+from beta.run.worker import tokens_of
 from common.errors import InputError
 
 SHAPE = SHAPES["bert-micro"]
@@ -80,6 +81,7 @@ def saved(folder: Path) -> Shape:
 def test_a_folder_of_hugging_face_is_split_alike(tmp_path: Path, op: int, pp: int):
     shape = saved(tmp_path)
     assert (shape.vocabulary, shape.sequence) == (50, 16)
+    assert max(tokens_of(shape)) < 50
     tokens = [3, 1, 4, 1, 5, 9]
     expect = Reference(shape, 0).logits(tokens)
     assert len(expect) == 3
