@@ -81,7 +81,7 @@ def step_line(
 
 def switch_line(seconds: float) -> str:
     """Return the original's line of a switch."""
-    return f"apply shadow model time: {seconds}"
+    return f"apply shadow model time: {seconds:.9f}"
 
 
 def read_log(path: Path) -> Log:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import InputError
+from puzzle.inputs.model import parameters
 from puzzle.plan.plans import check
 from puzzle.run.data import load_prompts, load_tokenizer, prompt_ids
 from puzzle.run.member import join, leave
-from puzzle.run.ranks import check_machine, run_ranks
+from puzzle.run.ranks import check_machine, check_memory, run_ranks
 from puzzle.run.rewards import programmed
 from puzzle.run.settings import Job, RunResult, StepFigures
 
@@ -45,6 +46,7 @@ def launch(
         leave()
         return result
     check_machine(job.plan.world, job.backend)
+    check_memory(_static_bytes(job), job.backend)
     results = run_ranks(
         task,
         job.plan.world,
@@ -54,6 +56,14 @@ def launch(
         on_report=on_step,
     )
     return results[0]
+
+
+def _static_bytes(job: Job) -> float:
+    """Return the bytes of all ranks' weights, gradients and moments: four models, float32 main."""
+    trained = 16 if job.running.dtype == "float32" else 18
+    frozen = 4 if job.running.dtype == "float32" else 2
+    models = parameters(job.plan.actor) + parameters(job.plan.critic, "critic")
+    return float((trained + frozen) * models * job.plan.choice.training.data)
 
 
 def _task(job: Job) -> Callable[..., RunResult]:

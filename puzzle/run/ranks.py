@@ -157,3 +157,16 @@ def check_machine(world: int, backend: Backend) -> None:
                 f"the plan needs {world} GPUs, but this machine has {torch.cuda.device_count()};"
                 " use more machines under torchrun, or --backend gloo for CPU processes"
             )
+
+
+def check_memory(needed: float, backend: Backend) -> None:
+    """Raise InputError if CPU ranks would need more bytes than this machine has in all."""
+    if backend != "gloo" or not hasattr(os, "sysconf"):
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise InputError(
+            f"the ranks' weights and optimizers need {needed / 2**30:.0f} GiB, but this machine has"
+            f" {there / 2**30:.0f} GiB and no GPUs are used; run on GPUs (--backend nccl), on more"
+            " machines under torchrun, or smaller models"
+        )

@@ -103,6 +103,11 @@ def test_a_step_line_reads_back(tmp_path):
     assert log.steps[0].fields == FIELDS
 
 
+def test_a_short_switch_reads_back(tmp_path):
+    log = read_log(write(tmp_path, "llama_7b_7b_opt_2024.log", switch=0.000034))
+    assert log.steps[0].switch == pytest.approx(0.000034)
+
+
 def test_damaged_stage_names_are_read_by_their_order(tmp_path):
     log = read_log(write(tmp_path, "llama_7b_350m_base_2024-04-27T14.log", damage=True))
     assert log.corrupt == 3
