@@ -7,5 +7,6 @@ placement is judged by that flow and, better, by simulating the service request 
 
 Reading order: `inputs` (`machine`, `model`, `profile`, `cluster`, `layout`, `generate`,
 `original_files`) → `plan` (`throughput`, `placement`, `baselines`, `flow_graph`, `max_flow`,
-`bounds`, `routing`) → `simulate` (`requests`, `system`, `engine`, `kernel`, `metrics`).
+`bounds`, `routing`) → `simulate` (`requests`, `system`, `engine`, `kernel`, `metrics`) → `run`
+(`llama`, `engine`, `worker`, `head`, `serving`, `http`, `drive`), where a plan serves for real.
 """

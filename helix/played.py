@@ -38,15 +38,15 @@ INITIAL: dict[str, int | dict[str, int]] = {
     "separate": {"FAST": 12, "MIDDLING": 8, "SLOW": 6},
 }
 TOKENS_PER_S: dict[str, float | dict[str, float]] = {
-    "helix": 500.0,
-    "swarm": 400.0,
-    "separate": {"FAST": 240.0, "MIDDLING": 140.0, "SLOW": 90.0},
+    "helix": 300.0,
+    "swarm": 240.0,
+    "separate": {"FAST": 140.0, "MIDDLING": 90.0, "SLOW": 60.0},
 }
 
 KINDS = {
-    "fast": KindSource(slower=12.0, memory_gb=0.048, most_layers=5),
-    "middling": KindSource(slower=20.0, memory_gb=0.032, most_layers=4),
-    "slow": KindSource(slower=30.0, memory_gb=0.024, most_layers=4),
+    "fast": KindSource(slower=20.0, memory_gb=0.048, most_layers=5),
+    "middling": KindSource(slower=32.0, memory_gb=0.032, most_layers=4),
+    "slow": KindSource(slower=48.0, memory_gb=0.024, most_layers=4),
 }
 
 

@@ -33,6 +33,9 @@ OWN = "own"
 
 GIB = 2**30
 
+FUSED_AT_MOST = 1100
+"""Largest stages x micro-batches for which a simulation also finds the fused order (seconds)."""
+
 ORIGIN: dict[Verb, Origin] = {
     "plan": "planned",
     "simulate": "simulated",
@@ -157,6 +160,10 @@ def simulate(
                 samples=tuple(100 * part for part in line.busy),
             ),
         ]
+    layout = plan.choice.training
+    if layout.pipeline * plan.work.local(layout.data) // plan.work.micro_batch <= FUSED_AT_MOST:
+        seconds = training_timeline(plan, c, "fused").seconds
+        metrics.append(Metric(name="timeline.fused", value=seconds, unit="s"))
     files: tuple[Path, ...] = ()
     if draws:
         path = folder.home / "traces" / f"{experiment.name}.{plan.method}.json"

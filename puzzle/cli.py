@@ -14,6 +14,7 @@ from common.log import guard, setup
 from puzzle import cases, show
 from puzzle.experiments import SUITES, named
 from puzzle.inputs.experiment import Experiment, MethodName
+from puzzle.launch_files import write_launch_files
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,6 +117,8 @@ def plan(
             Console().print(show.switch_table(done.plan))
         print(done.summary)
         print(f"plan: {folder.plan(value, chosen)}")
+        launches = write_launch_files(value, done.plan, folder.plan(value, chosen))
+        print("start it on GPUs by torchrun or Slurm:", *launches[1:])
 
 
 @app.command()

@@ -9,7 +9,7 @@ from puzzle.inputs.cluster import known_clusters
 from puzzle.inputs.experiment import Choice, Experiment, MethodName
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama
-from puzzle.inputs.ppo import Running
+from puzzle.inputs.ppo import Ppo, Running
 from puzzle.inputs.workload import Workload
 
 Verb = Literal["plan", "simulate", "run", "fit", "published"]
@@ -150,14 +150,58 @@ SWITCHED = Choice(training=_layout(4, 1), generation=_layout(2, 2), mapping="int
 def _tinies() -> list[Experiment]:
     """Return the runs of this machine: the same task by layouts and schedules that must agree."""
     in_turn = msgspec.structs.replace(SWITCHED, schedule="sequential", inference="sequential")
+    fused = msgspec.structs.replace(SWITCHED, schedule="fused")
     replicas = Choice(training=_layout(2, 1, 2), generation=_layout(1, 1, 4))
     slices = Choice(training=_layout(2, 2), generation=_layout(1, 4), mapping="interleaved")
+    two = Choice(training=_layout(1, 1, 2), generation=_layout(1, 1, 2), schedule="sequential")
     return [
         tiny("tiny-cpu-1", "PPO in one process: the yardstick of the others", ONE),
         tiny("tiny-cpu-4", "PPO on 4 ranks, switch and merged training", SWITCHED, baselines=True),
         tiny("tiny-cpu-4-in-turn", "the same, one model after the other", in_turn),
+        tiny("tiny-cpu-4-fused", "the same, actor and critic from opposite ends", fused),
         tiny("tiny-cpu-4-replicas", "2 replicas that generate as 4", replicas, baselines=True),
+        tiny("tiny-cpu-2", "PPO on 2 data-parallel ranks", two),
+        tiny("zero3-cpu-2", "the same by DeepSpeed ZeRO-3, the baseline", two, engine="deepspeed"),
         tiny("tiny-cpu-4-slices", "tensor parallel, interleaved", slices, baselines=True),
+    ]
+
+
+LEARNING = 60
+"""Steps of the learning experiments."""
+
+
+def learning(name: str, about: str, choice: Choice) -> Experiment:
+    """Return a run that really raises a reward: the part of lower-case letters in the answers."""
+    body = Llama(layers=2, hidden=32, heads=4, ffn=64, vocabulary=260)
+    made = tiny(
+        name,
+        about,
+        choice,
+        steps=LEARNING,
+        reward="letters:abcdefghijklmnopqrstuvwxyz ",
+        actor_optimizer={"rate": 0.01, "least_rate": 0.001},
+        critic_optimizer={"rate": 0.003, "least_rate": 0.0003},
+    )
+    work = Workload(
+        batch=32,
+        prompt=32,
+        answer=8,
+        micro_batch=8,
+        inference_tokens=640,
+        prefill_micro_batch=16,
+        decode_micro_batch=16,
+    )
+    ppo = Ppo(kl=0.02, whiten=True)
+    return msgspec.structs.replace(made, actor=body, critic=body, work=work, ppo=ppo)
+
+
+def _learnings() -> list[Experiment]:
+    switched = Choice(training=_layout(2, 1), generation=_layout(1, 2))
+    replicas = Choice(training=_layout(1, 1, 2), generation=_layout(2, 1))
+    return [
+        learning("learn-cpu-1", "a tiny model raises a programmed reward, one process", ONE),
+        learning("learn-cpu-2", "the same on 2 ranks, switch and merged training", switched),
+        learning("learn-cpu-2-replicas", "the same on 2 replicas, which generate as one", replicas),
     ]
 
 
@@ -167,7 +211,7 @@ def named() -> dict[str, Experiment]:
     made = [paper(cluster, pair) for cluster, pairs in PAIRS.items() for pair in pairs]
     made += [base(cluster, pair) for cluster, pairs in PAIRS.items() for pair in pairs]
     made += [figure_10(*cell) for cell in FIGURE_10]
-    made += [_fitted(), *_tinies()]
+    made += [_fitted(), *_tinies(), *_learnings()]
     return {experiment.name: experiment for experiment in made}
 
 
@@ -208,11 +252,23 @@ _PLANS = tuple(
 _PAPER = (Case("published", FITTED, "given"), Case("fit", FITTED, "given"))
 
 _REAL = tuple(
-    Case("run", name, "given") for name in ("tiny-cpu-1", "tiny-cpu-4", "tiny-cpu-4-in-turn")
+    Case("run", name, "given")
+    for name in (
+        "tiny-cpu-1",
+        "tiny-cpu-4",
+        "tiny-cpu-4-in-turn",
+        "tiny-cpu-2",
+        "zero3-cpu-2",
+        "learn-cpu-2",
+    )
 )
 _MORE_REAL = tuple(
-    Case("run", name, "given") for name in ("tiny-cpu-4-replicas", "tiny-cpu-4-slices")
-)
+    Case("run", name, "given")
+    for name in (
+        "tiny-cpu-4-fused", "tiny-cpu-4-replicas", "tiny-cpu-4-slices", "learn-cpu-1",
+        "learn-cpu-2-replicas",
+    )
+)  # fmt: skip
 
 SUITES: dict[str, tuple[Case, ...]] = {
     "quick": (*_PAPER, *_published(), *_PLANS, *_REAL),

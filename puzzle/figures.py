@@ -10,7 +10,7 @@ from common.page import Figure
 from common.record import Record
 from puzzle.cases import Folder
 from puzzle.publishing import Bar, figure_8, figure_9, figure_10, figure_11
-from puzzle.tables import find, metric, simulated
+from puzzle.tables import find, metric, samples, simulated
 
 _SIZE = (7.0, 2.8)
 
@@ -187,3 +187,33 @@ def figure_twelve(folder: Folder, records: Sequence[Record]) -> Figure:
 
 def _short(keys: Sequence[str]) -> list[str]:
     return [key.replace("-", "\n", 1) for key in keys]
+
+
+def curves(folder: Folder, records: Sequence[Record]) -> Figure | None:
+    """Draw the rewards of the learning runs in one picture."""
+    runs = [r for r in records if r.experiment.startswith("learn-") and samples(r, "reward")]
+    if not runs:
+        return None
+    from matplotlib.figure import Figure as Drawing
+
+    with style():
+        drawing = Drawing(figsize=_SIZE, layout="constrained")
+        axes = drawing.subplots()
+        for number, record in enumerate(runs):
+            look = method_style(number)
+            rewards = samples(record, "reward")
+            axes.plot(rewards, label=record.experiment, color=look["color"], linewidth=0.9)
+        axes.set(xlabel="PPO step", ylabel="mean reward", ylim=(0, 1))
+        axes.legend(frameon=False)
+        save(drawing, folder.figure("rewards"))
+    told = "; ".join(
+        f"{r.experiment}: {samples(r, 'reward')[0]:.2f} to {metric(r, 'reward.late') or 0:.2f}"
+        for r in runs
+    )
+    return Figure(
+        title="A programmed reward rises, measured",
+        svg=str(Path(f"{folder.figure('rewards')}.svg").relative_to(folder.out)),
+        alt=f"Mean reward over PPO steps: {told}",
+        note="The reward is the part of lower-case letters and spaces in the answer; the models are"
+        " tiny and begin random. Where several layouts ran, their curves lie on each other.",
+    )

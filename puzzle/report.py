@@ -85,13 +85,14 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         figures.figure_ten(folder, records),
         figures.figure_eleven(folder, records),
         figures.figure_twelve(folder, records),
+        figures.curves(folder, records),
     )
     return Section(
         artifact=ARTIFACT,
         title="Puzzle: PPO alignment with light-weight context switches",
         intro=INTRO,
         tables=tuple(table for table in shown if table.rows),
-        figures=drawn,
+        figures=tuple(filter(None, drawn)),
         verdicts=tuple(verdicts),
         provenance=tuple(sorted({record.provenance for record in records})),
         notes=NOTES,

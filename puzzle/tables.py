@@ -119,15 +119,19 @@ def figure_10_table(records: Sequence[Record]) -> Table:
             for method in ("base", "released", "given")
         ]
         lines = [
-            metric(find(records, cell.experiment, "simulate", method), "timeline.training")
-            for method in ("base", "given")
+            metric(find(records, cell.experiment, "simulate", method), f"timeline.{schedule}")
+            for method, schedule in (
+                ("base", "training"),
+                ("given", "training"),
+                ("given", "fused"),
+            )
         ]
         rows.append(
             (
                 f"{cell.actor}/{cell.critic}".upper(), cell.batch, str(cell.layout),
                 rounded(cell.ratio), rounded(cell.error_bar), rounded(cell.constant),
                 rounded(cell.equal_cost), _ratio(times[0], times[1]), _ratio(times[0], times[2]),
-                _ratio(lines[0], lines[1]),
+                _ratio(lines[0], lines[1]), _ratio(lines[0], lines[2]),
             )
         )  # fmt: skip
     return Table(
@@ -135,7 +139,7 @@ def figure_10_table(records: Sequence[Record]) -> Table:
         columns=(
             "models", "batch", "(P, D, T)", "published", "error bar", "the script's constant",
             "equal-cost formula", "predicted, as released", "predicted, correct",
-            "correct, timeline",
+            "correct, timeline", "fused both ways, timeline",
         ),
         rows=tuple(rows),
         note="The constants that the script plots as theoretical stand without a formula and are"

@@ -31,11 +31,18 @@ def serve(experiment: Experiment, plan: Plan, folder: Folder, seed: int) -> Done
         _together([part.prompt_s for part in parts]),
         _together([part.decode_s for part in parts]),
     )
-    simulated = pooled(list(simulate(plan, experiment, seed).outcomes.values()))
+    outcomes = simulate(plan, experiment, seed).outcomes
+    simulated = pooled(list(outcomes.values()))
     metrics += [*_figures("", measured), *_figures("simulated.", simulated)]
     ratio = measured[0] / simulated[0] if simulated[0] else float("nan")
     metrics.append(Metric(name="measured.to.simulated", value=ratio, unit="1"))
     metrics += _load(ran, parts)
+    for name in ran.measured if len(parts) > 1 else ():
+        rates = (ran.measured[name].decode_tokens_per_s, outcomes[name].decode_tokens_per_s)
+        for before, rate in zip(("", "simulated."), rates, strict=True):
+            metrics.append(
+                Metric(name=f"{before}decode.throughput.{name}", value=rate, unit="token/s")
+            )
     summary = (
         f"{measured[0]:.2f} decoded tokens/s measured, {simulated[0]:.2f} simulated ({ratio:.2f});"
         f" prompt p50 {percentiles(measured[1])[2]:.2f} / {percentiles(simulated[1])[2]:.2f} s,"

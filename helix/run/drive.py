@@ -7,6 +7,7 @@ same rule to feed offline queries, the same window. Prompts are random tokens.
 import asyncio
 import random
 import time
+from collections import Counter
 
 import msgspec
 import numpy as np
@@ -31,7 +32,6 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     finished: int
     rejected: int
     failed: int
-    again: int
 
     @property
     def decode_tokens_per_s(self) -> float:
@@ -51,14 +51,13 @@ class Driver:
         self._draw, self._ids = random.Random(seed), random.Random(seed + 1)
         self._vocabulary = serving.deployment.config.vocabulary
         self._prompt_s, self._decode_s = list[float](), list[float]()
-        self._rejected = 0
+        self._rejected, self._ended = 0, Counter[str]()
         self._mine = set[int]()
         self._feeding = set[asyncio.TimerHandle]()
 
     async def run(self) -> Measured:
         """Ask from now on, to the end of the window."""
         head, workload = self._serving.head, self._workload
-        before = msgspec.structs.replace(head.books)
         begin = time.monotonic()
         self._from = begin + warm_up_s(workload)
         self._until = self._from + workload.duration_s
@@ -75,16 +74,14 @@ class Driver:
         for request in [*head.running.values(), *head.waiting]:
             if request.number in self._mine:
                 head.cancel(request)
-        after = head.books
         return Measured(
             window_s=workload.duration_s,
             prompt_s=np.sort(np.array(self._prompt_s)),
             decode_s=np.sort(np.array(self._decode_s)),
             sent=len(self._mine) + self._rejected,
-            finished=after.served - before.served,
+            finished=self._ended["served"],
             rejected=self._rejected,
-            failed=after.failed - before.failed,
-            again=after.again - before.again,
+            failed=self._ended["failed"],
         )
 
     async def _offline(self, workload: Offline, begin: float) -> None:
@@ -131,7 +128,10 @@ class Driver:
             self._feed(finished=False)
 
     def _end(self, request: Running, outcome: str) -> None:
-        if request.number in self._mine and outcome == "served":
+        if request.number not in self._mine:
+            return
+        self._ended[outcome] += 1
+        if outcome == "served":
             self._feed(finished=True)
 
     def _feed(self, *, finished: bool) -> None:

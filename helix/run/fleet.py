@@ -217,6 +217,8 @@ def start_ray(settings: ServeSettings, kinds: Mapping[str, int]) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": "error"}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's workers give way to everything else by default; a service must not.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if settings.address:
         try:
             ray.init(address=settings.address, **quiet)

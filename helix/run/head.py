@@ -230,8 +230,7 @@ class Head:
             request = self.running.get(message.key.request)
             if request is not None and request.key == message.key:
                 log.debug("request %d begins again: %s", request.number, message.why)
-                self._again(request, lost=False)
-                self.pump()
+                self._again(request, lost=False)  # when something ends, or `watch` looks again
 
     def _answered(self, request: Running, answer: Answer) -> None:
         assert request.lane is not None

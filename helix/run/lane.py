@@ -17,6 +17,7 @@ from helix.run.messages import Mark, Stop
 from helix.simulate.schedulers import FIRST_MEAN_S, NEW_PART, OLD_PART, Cards, MaxFlow, entry_layer
 from helix.simulate.system import System
 
+ANY_LENGTH = 1 << 40
 FEED = 0.8  # expected KV use up to which offline requests are fed
 
 
@@ -43,6 +44,8 @@ class Lane:
         # Pipelines that hold more than their profile says have no flow, and one way each.
         by_flow = scheduler == "maxflow" and bool(system.flow.any())
         self._flow = MaxFlow(system, Cards(system), *marks, FEED) if by_flow else None
+        if self._flow is not None:  # one prompt is a batch however long it is
+            self._flow.routing.longest_prompt = [ANY_LENGTH] * len(system.first)
         holdings = zip(system.first, system.end, system.kv_entries, strict=True)
         self.kv = self._flow.kv if self._flow else KvExpectation(
             [Holding(int(a), int(b), int(kv)) for a, b, kv in holdings], *marks
@@ -129,7 +132,7 @@ class Lane:
 
     def _longest(self) -> int:
         """Return the most tokens of a request that some way has room for, all else empty."""
-        most = {SOURCE: 1 << 40}
+        most = {SOURCE: ANY_LENGTH}
         order = sorted(
             range(len(self.system.tail)), key=lambda link: entry_layer(self.system, link)
         )

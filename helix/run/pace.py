@@ -15,14 +15,27 @@ class Pace(msgspec.Struct, frozen=True):
 
     def seconds(self, prompt_tokens: int, decodes: int) -> float:
         """Return how long a batch takes; one decode is no faster than the smallest measured."""
-        decode_s = self.decode(decodes)
+        decode_s = _beyond(self.decode, decodes)
         if decodes == 1:
             decode_s = max(decode_s, self.decode.seconds[1])
-        return self.prompt(prompt_tokens) + decode_s
+        return _beyond(self.prompt, prompt_tokens) + decode_s
+
+
+def _beyond(curve: Curve, size: int) -> float:
+    """Return a curve's value, in proportion to the last one for what is larger than measured."""
+    most = curve.tokens[-1]
+    return curve(size) if size <= most else curve.seconds[-1] * size / most
+
+
+MOST_BEHIND_S = 0.5
 
 
 class Clock:
-    """Ends batches on time; what Python does between two batches is not added to them."""
+    """Ends batches on time; what Python does between two batches is not added to them.
+
+    A machine that fell behind, because this one was busy with something else, catches up while it
+    has work, by at most `MOST_BEHIND_S`: its batches then end as soon as they are done.
+    """
 
     def __init__(self, pace: Pace | None) -> None:
         """Without a pace nothing is held back."""
@@ -47,9 +60,9 @@ class Clock:
             due = self._begin + self.pace.seconds(prompt_tokens, decodes)
             if due >= now:
                 time.sleep(due - now)
-                now = due
             else:
                 self.late, self.late_s = self.late + 1, self.late_s + now - due
+            now = max(due, now - MOST_BEHIND_S)
         self._due = now
         self.busy_s += now - self._begin
         return now - self._begin

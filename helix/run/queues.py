@@ -82,5 +82,6 @@ class LayerQueues(Generic[T]):
                     and context + item.begin <= limits.context_tokens
                 )
                 decodes, context = decodes + fits, context + item.begin * fits
-            (batch if fits else left).append(item)
+            # What fits into no batch is one by itself: a long request has to be served some time.
+            (batch if fits or not batch else left).append(item)
         return batch, left

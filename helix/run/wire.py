@@ -20,6 +20,7 @@ from helix.run.messages import Hello, Message, Pass
 
 LENGTHS = struct.Struct("<II")
 LARGEST = 1 << 30  # bytes; a frame that says more is no frame of ours
+LARGEST_HELLO = 1 << 12
 CONNECT_S = 10.0
 
 Buffer = bytes | bytearray | memoryview
@@ -68,7 +69,7 @@ class Listener:
         sender = None
         with contextlib.suppress(OSError, ValueError, EOFError), connection:
             connection.settimeout(CONNECT_S)
-            hello, _ = _receive(connection)
+            hello, _ = _receive(connection, LARGEST_HELLO)
             if isinstance(hello, Hello) and compare_digest(hello.secret, self._secret):
                 connection.settimeout(None)
                 sender = hello.sender
@@ -87,9 +88,9 @@ def _keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _receive(connection: socket.socket) -> tuple[Message, bytearray]:
+def _receive(connection: socket.socket, most: int = LARGEST) -> tuple[Message, bytearray]:
     header_bytes, payload_bytes = LENGTHS.unpack(_exactly(connection, LENGTHS.size))
-    if header_bytes + payload_bytes > LARGEST:
+    if header_bytes + payload_bytes > most:
         raise ValueError("not a frame")
     header = _exactly(connection, header_bytes)
     payload = _exactly(connection, payload_bytes)

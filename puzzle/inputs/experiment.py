@@ -27,7 +27,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     training: Layout = Layout()
     generation: Layout = Layout()
     mapping: Literal["original", "interleaved", "overlap"] = "overlap"
-    schedule: Literal["sequential", "merged"] = "merged"
+    schedule: Literal["sequential", "merged", "fused"] = "merged"
     inference: Literal["sequential", "merged"] = "merged"
 
 

@@ -80,6 +80,8 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `run` does with real ranks."""
 
+    engine: Literal["puzzle", "deepspeed"] = "puzzle"
+    """`deepspeed` is the baseline: ZeRO-3 over all ranks, the actor gathered to generate."""
     steps: int = 6
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of weights in the passes; bfloat16 keeps float32 main weights."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from puzzle.plan.fused import most_live
 from puzzle.plan.passes import Pass, Schedule
 from puzzle.plan.play import play
 
@@ -57,10 +58,16 @@ def _stalls(schedule: Schedule) -> list[str]:
 
 
 def _too_many_live(schedule: Schedule) -> list[str]:
-    """Hold every model to what 1F1B needs: P - p micro-batches on its stage p."""
+    """Hold every model to 1F1B's P - p micro-batches on its stage p, and fused to its bound."""
     return [
-        f"rank {rank} holds {live} micro-batches of the {model}, 1F1B needs {most}"
+        f"rank {rank} holds {live} micro-batches of the {model}, {schedule.name} needs {most}"
         for model in schedule.models
         for rank, live in enumerate(peak_live(schedule, model))
-        if live > (most := schedule.stages - schedule.stage(model, rank))
+        if live > (most := _most(schedule, schedule.stage(model, rank)))
     ]
+
+
+def _most(schedule: Schedule, stage: int) -> int:
+    if schedule.name == "fused":
+        return most_live(schedule.stages, stage)
+    return schedule.stages - stage

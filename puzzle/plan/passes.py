@@ -9,7 +9,7 @@ Kind = Literal["F", "B", "R", "N", "U"]
 norm over the model's ranks, U clip and update. R, N and U are once per model and rank."""
 
 ModelName = Literal["actor", "critic", "reference", "reward"]
-ScheduleName = Literal["sequential", "merged"]
+ScheduleName = Literal["sequential", "merged", "fused"]
 
 
 class Pass(NamedTuple):

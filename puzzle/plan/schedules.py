@@ -1,11 +1,15 @@
-"""The training schedules: one model after the other, or merged into one stream.
+"""The training schedules: one model after the other, merged into one stream, fused both ways.
 
 1F1B is Narayanan et al., SC 2021; merging is the paper's intra-stage switch.
 """
 
 from collections.abc import Callable
 
+import msgspec
+
 from common.errors import InputError
+from puzzle.inputs.model import Llama, layer_weights
+from puzzle.plan.fused import fused_programs
 from puzzle.plan.passes import ModelName, Pass, Schedule
 
 ACTOR: ModelName = "actor"
@@ -56,14 +60,30 @@ def merged(stages: int, batches: int) -> Schedule:
     return _schedule("merged", stages, batches, programs)
 
 
-def inference(stages: int, batches: int, models: tuple[ModelName, ...]) -> Schedule:
-    """Return the forward passes of several models as one stream: no drain between models."""
+def fused(stages: int, batches: int, ratio: float = 1.0) -> Schedule:
+    """Return both models at once, the critic's first stage on the last rank.
+
+    `ratio` is the time of an actor's pass over the critic's; the order is found for it.
+    """
+    programs = list(fused_programs(stages, batches, ratio))
+    made = _schedule("fused", stages, batches, programs)
+    return msgspec.structs.replace(made, reversed=(CRITIC,))
+
+
+def inference(
+    stages: int,
+    batches: int,
+    models: tuple[ModelName, ...],
+    turned: tuple[ModelName, ...] = (),
+) -> Schedule:
+    """Return the forward passes of several models as one stream; `turned` run the other way."""
     program = tuple(Pass("F", model, batch) for model in models for batch in range(batches))
     return Schedule(
         name="inference",
         stages=stages,
         batches=batches,
         models=models,
+        reversed=turned,
         programs=(program,) * stages,
     )
 
@@ -81,11 +101,20 @@ def _schedule(name: str, stages: int, batches: int, programs: list[tuple[Pass, .
 SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {
     "sequential": sequential,
     "merged": merged,
+    "fused": fused,
 }
 
 
-def make_schedule(name: str, stages: int, batches: int) -> Schedule:
-    """Return a training schedule by its name."""
+def make_schedule(name: str, stages: int, batches: int, ratio: float = 1.0) -> Schedule:
+    """Return a training schedule by its name; `ratio` as in `fused`."""
     if name not in SCHEDULES:
         raise InputError(f"schedule is {name!r}, expected one of {', '.join(SCHEDULES)}")
+    if name == "fused":
+        return fused(stages, batches, ratio)
     return SCHEDULES[name](stages, batches)
+
+
+def pass_ratio(actor: Llama, critic: Llama) -> float:
+    """Return the time of an actor's pass over the critic's by their matrices, in tenths."""
+    sizes = [model.layers * layer_weights(model) for model in (actor, critic)]
+    return max(0.1, round(sizes[0] / sizes[1], 1))

@@ -47,13 +47,14 @@ def save(folder: Path, about: About, groups: Groups, updates: dict[str, Update])
     dist.barrier()
     if groups.place.replica == 0:
         for name, update in updates.items():
+            at = update.groups.place  # of a turned critic another than the actor's
             tensors = {
                 f"{kind}/{weight}": value.detach().cpu().contiguous()
                 for weight in update.store.main
                 for kind, value in _tensors(update, weight).items()
             }
             tensors["step"] = torch.tensor(float(update.count()))
-            save_file(tensors, being / _file(name, groups.place.stage, groups.place.slice))
+            save_file(tensors, being / _file(name, at.stage, at.slice))
     dist.barrier()
     if dist.get_rank() == 0:
         (being / _ABOUT).write_bytes(msgspec.json.encode(about))

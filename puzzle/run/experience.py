@@ -12,6 +12,7 @@ from torch import Tensor
 from puzzle.inputs.ppo import Ppo
 from puzzle.run.generate import Answers
 from puzzle.run.groups import Groups
+from puzzle.run.links import Directions, Sender, post
 from puzzle.run.ppo import advantages_of, last_answer_token, token_rewards, whitened
 from puzzle.run.stage import Stage, Tokens, whole_tokens
 
@@ -94,3 +95,45 @@ def make_experience(
         rewards_N,
         ((old - reference)[:, start:] * inner).sum(1),
     )
+
+
+def meet(
+    scores: Scores, groups: Groups, directions: Directions, answers: Answers, rewarded: bool
+) -> None:
+    """Bring what models that end on the first stage's rank found to the last stage's rank."""
+    names = ["critic", "reward"] if rewarded else ["critic"]
+    end = groups.layout.pipeline - 1
+    sender = Sender(directions)
+    if end and groups.first:
+        for name in names:
+            sender.send(groups.rank(end), scores.whole(name))
+    elif end and groups.last:
+        for name in names:
+            like = answers.log_probs
+            shape = answers.ids.shape if name == "critic" else answers.ids.shape[:1]
+            there = like.new_empty(shape)
+            post(directions, groups.rank(0), there).wait()
+            scores.found[name] = [there]
+    sender.drain()
+
+
+def share(
+    experience: Experience | None, groups: Groups, directions: Directions, answers: Answers
+) -> Experience | None:
+    """Bring the experience to the first stage's rank too, where the critic's loss is made."""
+    end = groups.layout.pipeline - 1
+    sender = Sender(directions)
+    if end and experience is not None:
+        for part in experience:
+            sender.send(groups.rank(0), part)
+    elif end and groups.first:
+        wide, rows = torch.empty_like(answers.log_probs), answers.log_probs[:, 0]
+        made = [
+            *(torch.empty_like(wide) for _ in range(5)),
+            *(torch.empty_like(rows) for _ in "ab"),
+        ]
+        for part in made:
+            post(directions, groups.rank(end), part).wait()
+        experience = Experience(*made)
+    sender.drain()
+    return experience

@@ -8,6 +8,11 @@ import torch.distributed as dist
 from puzzle.inputs.layout import Layout, Place
 
 
+def turned_places(layout: Layout) -> tuple[Place, ...]:
+    """Return the places of a model whose first stage is on the last rank."""
+    return tuple(Place(layout.pipeline - 1 - p, d, t) for p, d, t in layout.places())
+
+
 class Groups:
     """A rank's place in a layout and its groups; every rank makes all groups in one order.
 

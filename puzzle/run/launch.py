@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,16 +36,17 @@ def launch(
     run here and `RankError` where a rank fails.
     """
     check_job(job, world_size)
+    task = _task(job)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         rank = int(os.environ["RANK"])
         timeout = job.running.timeout_s
         join(rank, job.plan.world, backend=job.backend, timeout_s=timeout, where="env://")
-        result = run_rank(rank, on_step, job)
+        result = task(rank, on_step, job)
         leave()
         return result
     check_machine(job.plan.world, job.backend)
     results = run_ranks(
-        run_rank,
+        task,
         job.plan.world,
         job,
         backend=job.backend,
@@ -52,6 +54,32 @@ def launch(
         on_report=on_step,
     )
     return results[0]
+
+
+def _task(job: Job) -> Callable[..., RunResult]:
+    """Return what a rank does by the engine that the job asks for."""
+    if job.running.engine == "puzzle":
+        return run_rank
+    from puzzle.run.deepspeed_engine import run_baseline
+
+    return run_baseline
+
+
+def _check_deepspeed(job: Job) -> None:
+    """Refuse what the baseline cannot do."""
+    layouts = job.plan.choice.training, job.plan.choice.generation
+    if any(layout.data != layout.world for layout in layouts):
+        raise InputError(
+            "running.engine 'deepspeed' is data parallel only: give both layouts of [choice]"
+            f" data = {job.plan.world} and pipeline = tensor = 1"
+        )
+    if job.running.checkpoint or job.running.save_to:
+        raise InputError(
+            "running.engine 'deepspeed' is a baseline to measure: it writes no checkpoints; leave"
+            " running.checkpoint and running.save_to empty"
+        )
+    if find_spec("deepspeed") is None:
+        raise InputError("running.engine 'deepspeed' needs the package deepspeed (extra puzzle)")
 
 
 def check_job(job: Job, world_size: int | None = None) -> None:
@@ -63,6 +91,8 @@ def check_job(job: Job, world_size: int | None = None) -> None:
             f"{given} ranks were given, but the plan's layouts have {job.plan.world}; set devices"
             " or the layouts of [choice]"
         )
+    if job.running.engine == "deepspeed":
+        _check_deepspeed(job)
     tokenizer = load_tokenizer(job.running.tokenizer)
     if tokenizer.size > job.plan.actor.vocabulary:
         raise InputError(

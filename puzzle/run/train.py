@@ -13,12 +13,19 @@ from torch import Tensor
 from puzzle.inputs.model import Role
 from puzzle.plan.passes import ModelName
 from puzzle.plan.plans import reshard_of
-from puzzle.plan.schedules import inference, make_schedule
+from puzzle.plan.schedules import inference, make_schedule, pass_ratio
 from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
 from puzzle.run.executor import Work, execute
-from puzzle.run.experience import Experience, Scores, make_experience, micro_batches
+from puzzle.run.experience import (
+    Experience,
+    Scores,
+    make_experience,
+    meet,
+    micro_batches,
+    share,
+)
 from puzzle.run.generate import Answers, Generator, Prompts, Special, gather_replicas
-from puzzle.run.groups import Groups
+from puzzle.run.groups import Groups, turned_places
 from puzzle.run.links import Directions
 from puzzle.run.ppo import actor_loss, critic_loss
 from puzzle.run.rewards import programmed
@@ -39,6 +46,12 @@ class Trainer:
         self.groups, self.directions = Groups(choice.training, timeout), Directions(timeout)
         self.making = self.groups
         self.switcher: Switcher | None = None
+        # In the fused schedule the critic runs from the last rank to the first, its reward too.
+        self.turned: tuple[ModelName, ...] = ()
+        self.critics = self.groups
+        if choice.schedule == "fused":
+            self.turned = ("reward", "critic")
+            self.critics = Groups(choice.training, timeout, turned_places(choice.training))
         self.stores = {name: self._store(name, readers[name]) for name in readers}
         if choice.training != choice.generation:
             moves = reshard_of(job.plan)
@@ -46,13 +59,13 @@ class Trainer:
             slices = self.stores["actor"].slices
             self.switcher = Switcher(moves, self.groups, self.directions, slices)
         self.stages = {
-            name: Stage(self._model(name), self._role(name), self.groups, store.weights)
+            name: Stage(self._model(name), self._role(name), self._groups(name), store.weights)
             for name, store in self.stores.items()
         }
         running, total = job.running, job.running.steps * job.ppo.epochs
         optimizers = {"actor": running.actor_optimizer, "critic": running.critic_optimizer}
         self.updates = {
-            name: Update(self.stores[name], self.groups, settings, total)
+            name: Update(self.stores[name], self._groups(name), settings, total)
             for name, settings in optimizers.items()
         }
         self.tokenizer = load_tokenizer(running.tokenizer)
@@ -69,10 +82,14 @@ class Trainer:
     def _model(self, name: str):
         return self.plan.actor if self._role(name) == "actor" else self.plan.critic
 
+    def _groups(self, name: str) -> Groups:
+        return self.groups if self._role(name) == "actor" else self.critics
+
     def _store(self, name: str, read: Reader) -> Store:
         trained = name in ("actor", "critic")
         role, model = self._role(name), self._model(name)
-        return Store(model, role, self.groups, read, self.dtype, self.device, trained=trained)
+        groups = self._groups(name)
+        return Store(model, role, groups, read, self.dtype, self.device, trained=trained)
 
     def step(self, number: int) -> StepFigures:
         """Do one PPO step and return what all ranks measured."""
@@ -144,13 +161,18 @@ class Trainer:
         merged = self.plan.choice.inference == "merged"
         streams = [tuple(names)] if merged else [tuple(names[i : i + 1]) for i in range(len(names))]
         for models in streams:
-            schedule = inference(self.groups.layout.pipeline, len(batches), models)
+            turned: tuple[ModelName, ...] = tuple(n for n in models if n in self.turned)
+            schedule = inference(self.groups.layout.pipeline, len(batches), models, turned)
             work = Work(stages, batches, scores.finish, {})
             execute(schedule, self.groups, self.directions, work, self.dtype)
+        if self.turned:
+            meet(scores, self.groups, self.directions, answers, self.score is None)
         self.experience: Experience | None = None
         if self.groups.last:
             found = self._scores(answers, scores)
             self.experience = make_experience(answers, scores, found, self.groups, self.job.ppo)
+        if self.turned:
+            self.experience = share(self.experience, self.groups, self.directions, answers)
 
     def _scores(self, answers: Answers, scores: Scores) -> Tensor:
         if self.score is None:
@@ -169,7 +191,9 @@ class Trainer:
     def _learn(self, answers: Answers, number: int) -> None:
         layout, size = self.groups.layout, self.plan.work.micro_batch
         batches = micro_batches(answers, size)
-        schedule = make_schedule(self.plan.choice.schedule, layout.pipeline, len(batches))
+        ratio = pass_ratio(self.plan.actor, self.plan.critic)
+        kind = self.plan.choice.schedule
+        schedule = make_schedule(kind, layout.pipeline, len(batches), ratio)
         self.losses = {"actor": 0.0, "critic": 0.0}
         for epoch in range(self.job.ppo.epochs):
             at = number * self.job.ppo.epochs + epoch
@@ -202,17 +226,14 @@ class Trainer:
 
     def _figures(self, number: int, seconds: list[float]) -> StepFigures:
         replicas = self.groups.layout.data
-        speaks = self.groups.last and self.groups.place.slice == 0
+        first = self.groups.place.slice == 0
         sums = torch.zeros(6, dtype=torch.float64, device=self.device)
-        if speaks and self.experience is not None:
+        if self.groups.last and first and self.experience is not None:
             e = self.experience
-            sums += torch.tensor(
-                [
-                    float(e.score.sum()), len(e.score), float(e.divergence.sum()),
-                    float(e.mask.sum()), self.losses["actor"], self.losses["critic"],
-                ],
-                dtype=torch.float64,
-            ).to(self.device)  # fmt: skip
+            sums[0], sums[1] = e.score.sum(), len(e.score)
+            sums[2], sums[3] = e.divergence.sum(), e.mask.sum()
+        if first:  # each loss is known where its model ends, and 0 elsewhere
+            sums[4], sums[5] = self.losses["actor"], self.losses["critic"]
         dist.all_reduce(sums)
         times = torch.tensor([*seconds, self.switch_s], dtype=torch.float64, device=self.device)
         dist.all_reduce(times, dist.ReduceOp.MAX)

@@ -65,10 +65,17 @@ def memory(
     generation: Layout,
     work: Workload,
     switch_bytes: float,
+    *,
+    fused: bool = False,
 ) -> Memory:
-    """Return a device's memory; `switch_bytes` is what generation holds beside the states."""
+    """Return a device's memory; `switch_bytes` is what generation holds beside the states.
+
+    `fused` may hold twice the micro-batches of 1F1B.
+    """
     base = states(actor, critic, training)
-    flying = activations(actor, training, work) + activations(critic, training, work)
+    flying = (1 + fused) * (
+        activations(actor, training, work) + activations(critic, training, work)
+    )
     logits = 6.0 * work.micro_batch * work.length * actor.vocabulary / training.tensor
     during = switch_bytes + cache(actor, generation, work)
     return Memory(base, base + flying + logits, base + during)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from puzzle.inputs.cluster import Cluster
+from puzzle.inputs.cluster import Cluster, Constants
 from puzzle.plan.plans import Plan
 from puzzle.simulate.cost import (
     Prediction,
@@ -12,6 +12,7 @@ from puzzle.simulate.cost import (
     training_time,
 )
 from puzzle.simulate.memory import Memory, memory
+from puzzle.simulate.timeline import training_timeline
 
 
 class Predicted(NamedTuple):
@@ -19,6 +20,21 @@ class Predicted(NamedTuple):
 
     times: Prediction
     memory: Memory
+
+
+def _training(plan: Plan, c: Constants) -> float:
+    """Return the training stage's time; the fused schedule has no closed form."""
+    if plan.choice.schedule == "fused":
+        return training_timeline(plan, c).seconds
+    return training_time(
+        plan.actor,
+        plan.critic,
+        plan.choice.training,
+        plan.work,
+        c,
+        merged=plan.choice.schedule == "merged",
+        steps_critic=not plan.released,
+    )
 
 
 def predict(plan: Plan, cluster: Cluster) -> Predicted:
@@ -40,15 +56,15 @@ def predict(plan: Plan, cluster: Cluster) -> Predicted:
             c,
             merged=choice.inference == "merged",
         ),
-        training=training_time(
-            plan.actor,
-            plan.critic,
-            choice.training,
-            plan.work,
-            c,
-            merged=choice.schedule == "merged",
-            steps_critic=not plan.released,
-        ),
+        training=_training(plan, c),
     )
-    used = memory(plan.actor, plan.critic, choice.training, choice.generation, plan.work, beside)
+    used = memory(
+        plan.actor,
+        plan.critic,
+        choice.training,
+        choice.generation,
+        plan.work,
+        beside,
+        fused=choice.schedule == "fused",
+    )
     return Predicted(times, used)

@@ -8,7 +8,7 @@ from puzzle.inputs.cluster import Constants
 from puzzle.plan.passes import Pass, Schedule
 from puzzle.plan.plans import Plan
 from puzzle.plan.play import Played, play
-from puzzle.plan.schedules import inference, make_schedule
+from puzzle.plan.schedules import inference, make_schedule, pass_ratio
 from puzzle.simulate.cost import PassTimes, pass_times, update_time
 
 
@@ -32,11 +32,15 @@ class Timeline(NamedTuple):
         )
 
 
-def training_timeline(plan: Plan, c: Constants) -> Timeline:
-    """Return the training stage's passes in time. Messages are in the passes' own times."""
+def training_timeline(plan: Plan, c: Constants, schedule: str = "") -> Timeline:
+    """Return the training stage's passes in time, by the plan's schedule or another.
+
+    Messages are in the passes' own times.
+    """
     layout, work = plan.choice.training, plan.work
     batches = work.local(layout.data) // work.micro_batch
-    schedule = make_schedule(plan.choice.schedule, layout.pipeline, batches)
+    ratio = pass_ratio(plan.actor, plan.critic)
+    made = make_schedule(schedule or plan.choice.schedule, layout.pipeline, batches, ratio)
     times = {
         "actor": pass_times(
             plan.actor, layout, work.micro_batch, work.length, c, head=True, train=True
@@ -51,9 +55,9 @@ def training_timeline(plan: Plan, c: Constants) -> Timeline:
     }
 
     def seconds(rank: int, item: Pass) -> float:
-        return updates[item.model] if item.kind == "U" else _of(times, schedule, rank, item)
+        return updates[item.model] if item.kind == "U" else _of(times, made, rank, item)
 
-    return Timeline(schedule, play(schedule, seconds))
+    return Timeline(made, play(made, seconds))
 
 
 def inference_timeline(plan: Plan, c: Constants) -> Timeline:

@@ -225,6 +225,22 @@ def test_too_many_waiting_are_refused_and_cancelled_ones_leave_nothing():
     asyncio.run(main())
 
 
+def test_a_prompt_longer_than_any_batch_is_served_and_served_again():
+    asked = experiment()
+
+    async def main() -> None:
+        async with local(asked, plan(asked, PLACEMENTS[1][0])) as serving:
+            long = [number % 250 for number in range(2500)]
+            expected = await answer(serving, long, 8)
+            asking = asyncio.ensure_future(answer(serving, long, 8))
+            while serving.head.books.tokens < 10:
+                await asyncio.sleep(0.001)
+            serving.fleet.kill(1)
+            assert await asking == expected
+
+    asyncio.run(main())
+
+
 def test_a_plan_for_other_machines_is_refused():
     asked = experiment(machines=2)
     made = plan(asked, ((0, 3), (3, 6)))

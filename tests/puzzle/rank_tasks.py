@@ -12,6 +12,7 @@ from puzzle.inputs.model import Llama
 from puzzle.plan.passes import ModelName
 from puzzle.plan.reshard import make_reshard_plan
 from puzzle.plan.schedules import inference
+from puzzle.plan.slices import held
 from puzzle.run.executor import Work, execute
 from puzzle.run.groups import Groups
 from puzzle.run.links import Directions
@@ -19,7 +20,7 @@ from puzzle.run.settings import Job
 from puzzle.run.stage import Stage, whole_tokens
 from puzzle.run.switch import Switcher
 from puzzle.run.train import Trainer, readers_of
-from puzzle.run.weights import Store, place_slices, random_weights
+from puzzle.run.weights import Store, random_weights
 
 CPU = torch.device("cpu")
 
@@ -66,14 +67,17 @@ def switch_all(
     """Return per switch: every weight is right bit by bit, bytes are the plan's, most messages."""
     read, found = random_weights(3, "actor"), list[tuple[bool, bool, int]]()
     directions = Directions(60.0)
+    layouts = sorted({train for train, _, _ in pairs})
+    made_groups = {layout: Groups(layout, 60.0) for layout in layouts}
     for train, generate, mapping in pairs:
         plan = make_reshard_plan(train, generate, model, mapping)
-        groups = Groups(train, 60.0)
+        groups = made_groups[train]
         store = Store(model, "actor", groups, read, torch.float32, CPU, trained=True)
         switcher = Switcher(plan, groups, directions, store.slices)
         made, counted = switcher.enter(store.detached())
-        making = Groups(generate, 60.0, plan.places)
-        wanted = {p.tensor.name: read(p) for p in place_slices(model, "actor", making)}
+        place = plan.places[rank]
+        slices = held(model, "actor", generate, place.stage, place.slice)
+        wanted = {part.tensor.name: read(part) for part in slices}
         same = made.keys() == wanted.keys() and all(
             torch.equal(made[name], wanted[name]) for name in wanted
         )
@@ -116,8 +120,8 @@ def _align(job: Job) -> Outcome:
     dist.all_gather_object(every, own)
     pieces: dict[str, dict[int, NDArray[np.float32]]] = {}
     axes: dict[str, int | None] = {}
-    for held in every:
-        for name, (axis, start, value) in held.items():
+    for own in every:
+        for name, (axis, start, value) in own.items():
             pieces.setdefault(name, {})[start], axes[name] = value, axis
     weights = {
         name: parts[0]

@@ -78,3 +78,43 @@ def test_a_users_mistake_is_one_line(arguments: tuple[str, ...], message: str, t
     assert done.returncode == 2, done.stdout
     assert done.stderr.strip().count("\n") == 0
     assert message in done.stderr
+
+
+def test_a_plan_brings_files_that_start_it(tmp_path: Path):
+    done = puzzle("plan", "orion-33b-7b", "--method", "given", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results/puzzle/plans"
+    slurm = (folder / "orion-33b-7b.given.slurm.sh").read_text()
+    assert "--nodes=4\n" in slurm
+    assert "--nproc-per-node=8" in slurm
+    for script in folder.glob("*.sh"):
+        assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
+    again = puzzle(
+        "plan", str(folder / "orion-33b-7b.given.toml"), "--method", "given", cwd=tmp_path
+    )
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_run(tmp_path: Path):
+    plain = puzzle("run", "learn-cpu-2", "--set", "running.steps=2", cwd=tmp_path)
+    assert plain.returncode == 0, plain.stderr
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "puzzle", "run", "learn-cpu-2", "--set", "running.steps=2", "--out", "other",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    runs = [
+        json.loads((tmp_path / out / "puzzle/runs/learn-cpu-2.given.json").read_text())
+        for out in ("results", "other")
+    ]
+    assert runs[0]["digest"] == runs[1]["digest"]
