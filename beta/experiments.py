@@ -156,7 +156,7 @@ def _served() -> Iterator[Experiment]:
         training=Training(seed=1234),
         placement=PlacementSettings(method="mp-search"),
         simulator=SimulatorSettings(warm_up_s=0.0),
-        serve=ServeSettings(stages="delay"),
+        serve=ServeSettings(stages="delay", correct=False, scale_limit=1.0),
     )
 
 

@@ -32,6 +32,8 @@ class Admission:
         self.clock = np.zeros(stages)
         self.margin_s, self.correct, self.limit = margin_s, correct, limit
         self.scale, self.learnt_at = 1.0, -np.inf
+        # Compiled now: the first request must not wait for it.
+        admit(np.zeros(stages), np.zeros(stages), 0.0, 0.0)
 
     def predicted_s(self, model: int) -> float:
         """Return the seconds through an idle pipeline."""

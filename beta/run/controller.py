@@ -50,6 +50,8 @@ class Controller:
             np.array([g.number for g in deployment.groups if m in g.models], np.int64)
             for m in range(len(deployment.models))
         ]
+        # Compiled now: the first request must not wait for it.
+        least_outstanding(np.zeros(1, np.int64), self.outstanding)
         self.draining = False
         self.events = list[tuple[float, str]]()
         self.tasks = set[asyncio.Task[None]]()
