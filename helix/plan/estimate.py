@@ -25,7 +25,7 @@ from helix.plan.search_problem import Floats, Ints, Scratch, SearchProblem
 
 FEED = 0.8  # share of the KV cache that is filled before no more requests are sent (section 5.3)
 NODE_FULL = 0.85  # share above which a machine takes none
-STEPS = 18  # of the bisection: to 4 millionths of what the flow allows
+STEPS = 25  # of the bisection
 
 
 @bare
