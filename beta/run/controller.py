@@ -77,9 +77,18 @@ class Controller:
         limit = slo_s if slo_s is not None else spec.slo_s
         self.books.receive()
         deadline = begun + (self.deployment.timeout_s if limit is None else limit)
-        answer = await self._answer(model, tokens, deadline)
+        # Said at once: a target so short might pass before a group could refuse it.
+        if limit is not None and limit - self.deployment.margin_s < self._idle_s(model):
+            answer = Answer("rejected", 429, "the answer would come too late")
+        else:
+            answer = await self._answer(model, tokens, deadline)
         self.books.answer(spec.name, answer, time.monotonic() - begun)
         return answer
+
+    def _idle_s(self, model: int) -> float:
+        """Return the least seconds in which a group answers this model, nothing else in it."""
+        groups = (self.groups[number] for number in self.hosts[model])
+        return min((sum(g.spec.stage_s[model]) * (g.scale or 1.0) for g in groups), default=0.0)
 
     async def _answer(self, model: int, tokens: list[int], deadline: float) -> Answer:
         if self.draining:
