@@ -1,8 +1,7 @@
 """Placements found against their targets (`make bench`), each in at most five minutes on two cores.
 
 Targets, with what the paper's artifact found with Gurobi's academic licence: flow 2045.64 on the
-single cluster, proved (1289.56), 1754 on three regions (1212.18), 5700 on the 42 machines (4137.5;
-not reached yet: every chain ends at the best single pipeline's 5441);
+single cluster, proved (1289.56), 1754 on three regions (1212.18), 5700 on the 42 machines (4137.5);
 decode throughput simulated with requests always waiting 305 (252.1), 140 (98.0), 740 (645.6).
 """
 
