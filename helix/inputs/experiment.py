@@ -125,7 +125,7 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """search: independent annealing chains."""
     evaluations: int = 250_000
     """search: placements that each chain evaluates."""
-    simulations: int = 400
+    simulations: int = 240
     """search, simulated: placements that are simulated."""
     time_limit_s: float = 300.0
     """Stop then with the best so far; what a budget finds is the same every time, a time is not."""
