@@ -21,7 +21,7 @@ from puzzle.experiments import SUITES, Case, Verb, named
 from puzzle.inputs.experiment import Experiment
 from puzzle.plan import plans
 from puzzle.plan.plans import Plan
-from puzzle.simulate.predict import Predicted, predict
+from puzzle.simulate.predict import Predicted, how_trained, predict
 from puzzle.simulate.timeline import inference_timeline, training_timeline, write_trace
 
 log = logging.getLogger("puzzle")
@@ -128,7 +128,8 @@ def summary(plan: Plan, predicted: Predicted) -> str:
         f" micro-batches {plan.work.micro_batch}/{plan.work.prefill_micro_batch}/"
         f"{plan.work.decode_micro_batch}: {times.step:.2f} s a step predicted (generation"
         f" {times.generation:.2f}, inference {times.inference:.2f}, training"
-        f" {times.training:.2f}, {moved}), {predicted.memory.peak / GIB:.1f} GiB a device"
+        f" {times.training:.2f} by {how_trained(plan)}, {moved}),"
+        f" {predicted.memory.peak / GIB:.1f} GiB a device"
     )
 
 

@@ -15,25 +15,33 @@ from puzzle.inputs.experiment import Experiment
 from puzzle.inputs.logs import anomalies, read_folder
 from puzzle.plan.plans import Plan
 from puzzle.planner import Candidate
+from puzzle.simulate.timeline import training_timeline
 
 
 def candidates_table(experiment: Experiment, candidates: Iterable[Candidate]) -> Table:
     """Return the planner's best plans, the shortest step first."""
     table = Table(
-        title=f"{experiment.name}: best plans, predicted (seconds)", title_justify="left", box=None
+        title=f"{experiment.name}: best plans, predicted (seconds)",
+        title_justify="left",
+        box=None,
+        caption="train.: merged in closed form (published for it alone), fused by its timeline;"
+        " played: the pass list in time, of either",
+        caption_justify="left",
     )
-    for column in ("train", "generate", "micro", "decode"):
+    for column in ("train", "generate", "schedule", "micro", "decode"):
         table.add_column(column, no_wrap=True)
-    for column in ("gen.", "switch", "infer.", "train.", "step", "GiB"):
+    for column in ("gen.", "switch", "infer.", "train.", "played", "step", "GiB"):
         table.add_column(column, justify="right", no_wrap=True)
     for plan, predicted in candidates:
         times, work = predicted.times, plan.work
+        played = training_timeline(plan, experiment.machines.constants).seconds
         table.add_row(
             str(plan.choice.training),
             str(plan.choice.generation),
+            plan.choice.schedule,
             str(work.micro_batch),
             f"{work.prefill_micro_batch}/{work.decode_micro_batch}",
-            *(f"{t:.2f}" for t in (*times, times.step)),
+            *(f"{t:.2f}" for t in (*times, played, times.step)),
             f"{predicted.memory.peak / GIB:.1f}",
         )
     return table

@@ -3,6 +3,7 @@
 This is what `plan` writes as JSON and `simulate` and `run` read. Nothing here is predicted time.
 """
 
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -130,11 +131,11 @@ def switch_of(actor: Llama, choice: Choice, *, released: bool = False) -> Switch
 
 def messages(moves: ReshardPlan, rank: int, width: int = HALF) -> int:
     """Return the buckets that a rank receives: at most BUCKET bytes each, few per peer."""
-    total = 0
-    for peer in moves.peers(rank):
-        size = sum(m.part.size for m in moves.moves if (m.source, m.target) == (peer, rank))
-        total += -(-size * width // BUCKET)
-    return total
+    sizes: Counter[int] = Counter()
+    for move in moves.moves:
+        if move.target == rank != move.source:
+            sizes[move.source] += move.part.size
+    return sum(-(-size * width // BUCKET) for size in sizes.values())
 
 
 def _held(model: Llama, layout: Layout, rank: int) -> int:
