@@ -50,6 +50,9 @@ def run_metrics(result: RunResult) -> tuple[Metric, ...]:
         ("norm.actor", "actor_norm"),
         ("norm.critic", "critic_norm"),
         ("answer.tokens", "answer_tokens"),
+        ("scale.actor", "actor_scale"),
+        ("scale.critic", "critic_scale"),
+        ("updates.skipped", "skipped"),
     ):
         values = tuple(float(getattr(step, field)) for step in result.steps)
         found.append(Metric(name=name, value=values[-1], unit="1", samples=values))

@@ -83,8 +83,12 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     engine: Literal["puzzle", "deepspeed"] = "puzzle"
     """`deepspeed` is the baseline: ZeRO-3 over all ranks, the actor gathered to generate."""
     steps: int = 6
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of weights in the passes; bfloat16 keeps float32 main weights."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights in the passes; the halves keep float32 main weights, and float16 scales losses."""
+    loss_scale: float = 65536.0
+    """Of float16 at the start, of each model; halved when a gradient is not finite."""
+    loss_scale_window: int = 1000
+    """Updates without such a gradient after which a model's scale doubles."""
     prompts: str = "small"
     """A JSONL or parquet file with a column `prompt`, or `small`, the set that is shipped."""
     tokenizer: str = "bytes"
@@ -112,6 +116,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Refuse numbers out of range."""
         if self.steps < 1:
             raise InputError(f"running.steps is {self.steps}, expected 1 or more")
+        if not self.loss_scale >= 1 or self.loss_scale_window < 1:
+            raise InputError("running.loss_scale and running.loss_scale_window are 1 or more")
         if self.checkpoint_every < 0:
             raise InputError(
                 f"running.checkpoint_every is {self.checkpoint_every}, expected 0 or more"

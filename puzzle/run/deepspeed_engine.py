@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from math import log2
 from typing import Any
 
 import torch
@@ -132,6 +133,11 @@ class Baseline:
             "gradient_clipping": o.clip,
             "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
             "bf16": {"enabled": self.job.running.dtype == "bfloat16"},
+            "fp16": {
+                "enabled": self.job.running.dtype == "float16",
+                "initial_scale_power": round(log2(self.job.running.loss_scale)),
+                "loss_scale_window": self.job.running.loss_scale_window,
+            },
             "steps_per_print": 2**31,
         }
         decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -345,7 +351,7 @@ def run_baseline(rank: int, report: Callable[[StepFigures], None], job: Job) -> 
             report(steps[-1])
     received = [0] * baseline.world
     dist.all_gather_object(received, baseline.received())
-    width = 2 if job.running.dtype == "bfloat16" else 4
+    width = 4 if job.running.dtype == "float32" else 2
     size = width * parameters(job.plan.actor)
     planned = round((baseline.world - 1) / baseline.world * size)
     moved = Moved(

@@ -76,7 +76,7 @@ class _Runner:
         if number == self.schedule.stages - 1:
             loss = self.work.finish(item.model, item.batch, y)
             if loss is not None:
-                self.live[item] = x, loss
+                self.live[item] = x, loss * self.work.updates[item.model].scale.value
             return
         if self.work.updates:
             self.live[item] = x, y

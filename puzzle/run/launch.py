@@ -83,6 +83,10 @@ def _check_deepspeed(job: Job) -> None:
             "running.engine 'deepspeed' is data parallel only: give both layouts of [choice]"
             f" data = {job.plan.world} and pipeline = tensor = 1"
         )
+    if job.running.dtype == "float16" and job.backend == "gloo":
+        raise InputError(
+            "running.engine 'deepspeed' has no float16 on CPUs; set running.dtype to bfloat16"
+        )
     if job.running.checkpoint or job.running.save_to:
         raise InputError(
             "running.engine 'deepspeed' is a baseline to measure: it writes no checkpoints; leave"

@@ -40,6 +40,11 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     training_s: float
     answer_tokens: float
     """Mean length of the answers."""
+    actor_scale: float = 1.0
+    """Factor on the loss of the next step; other than 1 in float16 only."""
+    critic_scale: float = 1.0
+    skipped: int = 0
+    """Updates of both models left out so far, because a gradient was not finite."""
 
     @property
     def step_s(self) -> float:

@@ -32,7 +32,7 @@ from puzzle.run.rewards import programmed
 from puzzle.run.settings import Job, StepFigures
 from puzzle.run.stage import Stage
 from puzzle.run.switch import Counted, Switcher
-from puzzle.run.update import Update
+from puzzle.run.update import LossScale, Update
 from puzzle.run.weights import Reader, Store, random_weights
 
 
@@ -65,7 +65,7 @@ class Trainer:
         running, total = job.running, job.running.steps * job.ppo.epochs
         optimizers = {"actor": running.actor_optimizer, "critic": running.critic_optimizer}
         self.updates = {
-            name: Update(self.stores[name], self._groups(name), settings, total)
+            name: Update(self.stores[name], self._groups(name), settings, total, LossScale(running))
             for name, settings in optimizers.items()
         }
         self.tokenizer = load_tokenizer(running.tokenizer)
@@ -252,6 +252,9 @@ class Trainer:
             inference_s=infer,
             training_s=training,
             answer_tokens=tokens / count,
+            actor_scale=self.updates["actor"].scale.value,
+            critic_scale=self.updates["critic"].scale.value,
+            skipped=sum(update.skipped for update in self.updates.values()),
         )
 
 

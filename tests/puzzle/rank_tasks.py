@@ -138,6 +138,42 @@ def _align(job: Job) -> Outcome:
     )
 
 
+class Scaled(NamedTuple):
+    """Of one rank after each step: both loss scales, updates left out, a digest of weights."""
+
+    scales: list[tuple[float, float]]
+    skipped: list[tuple[int, int]]
+    weights: list[tuple[float, float]]
+
+
+def overflow(rank: int, report: object, jobs: list[Job], at: int) -> list[Scaled]:
+    """Run jobs in which one rank's critic has one infinite gradient in step `at`."""
+    return [_overflow(rank, job, at) for job in jobs]
+
+
+def _overflow(rank: int, job: Job, at: int) -> Scaled:
+    trainer, found = Trainer(job, CPU, readers_of(job)), Scaled([], [], [])
+    critic = trainer.updates["critic"]
+    reduce = critic.reduce
+
+    def spoilt() -> None:
+        if rank == job.plan.world - 1:
+            grad = list(trainer.stores["critic"].weights.values())[-1].grad
+            assert grad is not None
+            grad.view(-1)[0] = torch.inf
+        reduce()
+
+    for number in range(job.running.steps):
+        critic.reduce = spoilt if number == at else reduce  # type: ignore[method-assign]
+        trainer.step(number)
+        two = [trainer.updates[name] for name in ("actor", "critic")]
+        found.scales.append((two[0].scale.value, two[1].scale.value))
+        found.skipped.append((two[0].skipped, two[1].skipped))
+        sums = [sum(float(v.double().sum()) for v in u.store.main.values()) for u in two]
+        found.weights.append((sums[0], sums[1]))
+    return found
+
+
 def cached_and_whole(
     rank: int, report: object, job: Job
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:

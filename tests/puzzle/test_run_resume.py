@@ -20,7 +20,7 @@ from puzzle.run.launch import launch
 from puzzle.run.ranks import run_ranks
 from puzzle.run.settings import Job
 from puzzle.run.weights import random_weights
-from tests.puzzle.rank_tasks import align_jobs, cached_and_whole
+from tests.puzzle.rank_tasks import align_jobs, cached_and_whole, overflow
 
 TWO = Choice(training=Layout(pipeline=2), generation=Layout(tensor=2))
 
@@ -109,6 +109,54 @@ def test_bfloat16_trains_with_float32_main_weights():
     (found,) = run_ranks(align_jobs, 1, [job(Choice(), steps=2, dtype="bfloat16")])[0]
     assert all(np.isfinite(found.losses).ravel())
     assert all(value.dtype == np.float32 for value in found.weights.values())
+
+
+HALF = {"dtype": "float16", "loss_scale": 1024.0, "loss_scale_window": 2}
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(pipeline=2, data=2),
+        pytest.param(Layout(pipeline=2, tensor=2), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_an_infinite_gradient_skips_its_own_model_and_halves_its_scale_on_every_rank(
+    layout: Layout,
+):
+    made = job(Choice(training=layout, generation=layout), steps=3, **HALF)
+    for (found,) in run_ranks(overflow, 4, [made], 1):
+        assert found.scales == [(1024.0, 1024.0), (2048.0, 512.0), (2048.0, 512.0)]
+        assert found.skipped == [(0, 0), (0, 1), (0, 1)]
+        actor, critic = zip(*found.weights, strict=True)
+        assert critic[0] == critic[1] != critic[2]
+        assert len(set(actor)) == 3
+
+
+def test_merged_equals_sequential_under_loss_scaling():
+    two = Layout(pipeline=2)
+    kinds = [
+        job(Choice(training=two, generation=two, schedule=kind), steps=2, **HALF)
+        for kind in ("sequential", "merged")
+    ]
+    one, both = run_ranks(align_jobs, 2, kinds)[0]
+    assert (one.digest, one.losses, one.norms) == (both.digest, both.losses, both.norms)
+    assert all(np.array_equal(one.weights[name], both.weights[name]) for name in one.weights)
+    (wide,) = run_ranks(align_jobs, 2, [job(kinds[0].plan.choice, steps=2)])[0]
+    assert np.array(one.norms[0]) == pytest.approx(np.array(wide.norms[0]), rel=0.05)
+
+
+def test_a_scale_doubles_after_its_window_and_is_kept_by_checkpoints(tmp_path: Path):
+    done = launch(job(steps=4, checkpoint=str(tmp_path), checkpoint_every=3, **HALF))
+    assert [step.actor_scale for step in done.steps] == [1024.0, 2048.0, 2048.0, 4096.0]
+    for path in tmp_path.glob("step-00000004/*"):
+        path.unlink()
+    (tmp_path / "step-00000004").rmdir()
+    again = launch(job(steps=4, checkpoint=str(tmp_path), **HALF))
+    assert again.first_step == 3
+    assert again.steps[-1].actor_scale == 4096.0
+    assert again.steps[-1].actor_norm == done.steps[-1].actor_norm
 
 
 def test_old_log_probs_of_the_training_layout_are_those_of_generation():
