@@ -25,6 +25,15 @@ class Counted(NamedTuple):
     messages: int
 
 
+class Started(NamedTuple):
+    """A switch under way: what was sent, and what is to come into which buffers."""
+
+    weights: dict[str, Tensor]
+    sender: Sender
+    waiting: list[tuple[list[Move], Tensor, dist.Work]]
+    counted: Counted
+
+
 class Switcher:
     """Moves weights from one layout to the other, again and again by one plan."""
 
@@ -48,7 +57,12 @@ class Switcher:
 
         Nothing has to flow back: dropping the result leaves generation.
         """
-        sender, waiting, got, messages = Sender(self.directions), [], 0, 0
+        return self.finish(self.start(weights))
+
+    def start(self, weights: dict[str, Tensor]) -> Started:
+        """Post all messages without waiting for any; the weights must be final."""
+        sender, got, messages = Sender(self.directions), 0, 0
+        waiting: list[tuple[list[Move], Tensor, dist.Work]] = []
         some = next(iter(weights.values()))
         for source, moves in self.coming.items():
             for part in _buckets(moves, some.element_size()):
@@ -60,16 +74,21 @@ class Switcher:
         for target, moves in self.going.items():
             for part in _buckets(moves, some.element_size()):
                 sender.send(target, torch.cat([self._cut(weights, m).flatten() for m in part]))
+        return Started(weights, sender, waiting, Counted(got, sender.bytes, messages))
+
+    def finish(self, started: Started) -> tuple[dict[str, Tensor], Counted]:
+        """Wait for the messages and put the generation shard together."""
+        weights = started.weights
         made = {m.part.tensor.name: self._cut(weights, m) for m in self.kept}
         for move in self.local:
             _put(made, move, self._cut(weights, move))
-        for moves, buffer, work in waiting:
+        for moves, buffer, work in started.waiting:
             work.wait()
             pieces = buffer.split([m.part.size for m in moves])
             for move, piece in zip(moves, pieces, strict=True):
                 _put(made, move, piece.view(move.part.shape))
-        sender.drain()
-        return made, Counted(got, sender.bytes, messages)
+        started.sender.drain()
+        return made, started.counted
 
     def _cut(self, weights: dict[str, Tensor], move: Move) -> Tensor:
         """Return a part of a resident weight, a view."""

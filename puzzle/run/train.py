@@ -31,6 +31,7 @@ from puzzle.run.ppo import actor_loss, critic_loss
 from puzzle.run.rewards import programmed
 from puzzle.run.settings import Job, StepFigures
 from puzzle.run.stage import Stage
+from puzzle.run.streams import Streams, Taken, streams_of
 from puzzle.run.switch import Counted, Switcher
 from puzzle.run.update import LossScale, Update
 from puzzle.run.weights import Reader, Store, random_weights
@@ -39,13 +40,21 @@ from puzzle.run.weights import Reader, Store, random_weights
 class Trainer:
     """All four models of one rank, and the steps of PPO on them."""
 
-    def __init__(self, job: Job, device: torch.device, readers: dict[str, Reader]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        device: torch.device,
+        readers: dict[str, Reader],
+        streams: Streams | None = None,
+    ) -> None:
         self.job, self.device, self.plan = job, device, job.plan
         self.dtype: torch.dtype = getattr(torch, job.running.dtype)
         choice, timeout = job.plan.choice, job.running.timeout_s
         self.groups, self.directions = Groups(choice.training, timeout), Directions(timeout)
         self.making = self.groups
+        self.streams = streams or streams_of(device)
         self.switcher: Switcher | None = None
+        self.arranged: Taken[tuple[dict[str, Tensor], Counted]] | None = None
         # In the fused schedule the critic runs from the last rank to the first, its reward too.
         self.turned: tuple[ModelName, ...] = ()
         self.critics = self.groups
@@ -57,7 +66,9 @@ class Trainer:
             moves = reshard_of(job.plan)
             self.making = Groups(choice.generation, timeout, moves.places)
             slices = self.stores["actor"].slices
-            self.switcher = Switcher(moves, self.groups, self.directions, slices)
+            # Beside training, its messages must not stand between those of the pipeline.
+            roads = Directions(timeout) if self.streams.ahead else self.directions
+            self.switcher = Switcher(moves, self.groups, roads, slices)
         self.stages = {
             name: Stage(self._model(name), self._role(name), self._groups(name), store.weights)
             for name, store in self.stores.items()
@@ -115,11 +126,21 @@ class Trainer:
         if self.switcher is None:
             return weights
         begin = time.perf_counter()
-        made, self.counted = self.switcher.enter(weights)
+        if self.arranged is None:
+            self._arrange()
+        assert self.arranged is not None
+        made, self.counted = self.arranged.take()
+        self.arranged = None
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.switch_s = time.perf_counter() - begin
         return made
+
+    def _arrange(self) -> None:
+        """Have the switch carried out, now or when it is taken."""
+        switcher, weights = self.switcher, self.stores["actor"].detached()
+        if switcher is not None:
+            self.arranged = self.streams.arrange(lambda: switcher.start(weights), switcher.finish)
 
     def prompts_of(self, number: int) -> Prompts:
         """Return this generation replica's prompts of a step."""
@@ -197,7 +218,15 @@ class Trainer:
         self.losses = {"actor": 0.0, "critic": 0.0}
         for epoch in range(self.job.ppo.epochs):
             at = number * self.job.ppo.epochs + epoch
-            work = Work(self.stages, batches, self._losses(len(batches), size), self.updates, at)
+            # The next step's switch may go beside what is left of training.
+            final = epoch + 1 == self.job.ppo.epochs and number + 1 < self.job.running.steps
+
+            def updated(model: str, final: bool = final) -> None:
+                if model == "actor" and final and self.streams.ahead:
+                    self._arrange()
+
+            losses = self._losses(len(batches), size)
+            work = Work(self.stages, batches, losses, self.updates, at, updated)
             execute(schedule, self.groups, self.directions, work, self.dtype)
 
     def _losses(self, count: int, size: int) -> Callable[[str, int, Tensor], Tensor]:

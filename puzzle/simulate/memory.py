@@ -21,7 +21,7 @@ class Memory(NamedTuple):
     states: float
     """Weights, gradients and optimizer of all four models."""
     training: float
-    """With the activations of training."""
+    """With the activations of training; the next generation shard beside the critic's."""
     generation: float
     """With the generation shard and the KV cache."""
 
@@ -103,4 +103,6 @@ def memory(
     held = flying(actor, critic, training, work, fused=fused)
     logits = 6.0 * work.micro_batch * work.length * actor.vocabulary / training.tensor
     during = switch_bytes + cache(actor, generation, work)
-    return Memory(base, base + held + logits, base + during)
+    # On CUDA the switch goes beside the critic's last passes (puzzle/run/streams.py).
+    beside = activations(critic, training, work) + switch_bytes
+    return Memory(base, base + max(held + logits, beside), base + during)

@@ -18,6 +18,7 @@ from puzzle.run.groups import Groups
 from puzzle.run.links import Directions
 from puzzle.run.settings import Job
 from puzzle.run.stage import Stage, whole_tokens
+from puzzle.run.streams import Deferred, Streams
 from puzzle.run.switch import Switcher
 from puzzle.run.train import Trainer, readers_of
 from puzzle.run.weights import Store, random_weights
@@ -104,8 +105,34 @@ def align_jobs(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
     return [_align(job) for job in jobs]
 
 
-def _align(job: Job) -> Outcome:
-    trainer = Trainer(job, CPU, readers_of(job))
+class Early:
+    """Posts the switch's messages at once and waits for them when it is taken."""
+
+    ahead = True
+
+    def __init__(self) -> None:
+        self.began = 0
+
+    def arrange(self, start, finish):
+        self.began += 1
+        begun = start()
+        return Deferred(lambda: finish(begun))
+
+
+def align_with_switch_ahead(
+    rank: int, report: object, jobs: list[Job]
+) -> list[tuple[Outcome, int]]:
+    """Run PPO jobs whose switches begin as soon as the actor is updated; count them."""
+    found: list[tuple[Outcome, int]] = []
+    for job in jobs:
+        streams = Early()
+        outcome = _align(job, streams)
+        found.append((outcome, streams.began))
+    return found
+
+
+def _align(job: Job, streams: Streams | None = None) -> Outcome:
+    trainer = Trainer(job, CPU, readers_of(job), streams)
     steps = [trainer.step(number) for number in range(job.running.steps)]
     own = {
         f"{model}/{name}": (
