@@ -23,8 +23,9 @@ def bars_figure(
     groups: Sequence[str],
     series: Mapping[str, Sequence[float | None]],
     marks: Mapping[str, Sequence[float | None]],
+    note: str = "Bars: published, faults of the logs mended. Markers: predicted by the cost model.",
 ) -> Figure:
-    """Draw groups of bars (published), with our values as hollow markers on them."""
+    """Draw groups of bars, with the values they are held against as hollow markers on them."""
     from matplotlib.figure import Figure as Drawing
 
     width = 0.8 / len(series)
@@ -53,7 +54,7 @@ def bars_figure(
         title=title,
         svg=str(Path(f"{folder.figure(name)}.svg").relative_to(folder.out)),
         alt=f"{label} for {', '.join(groups)}: {told}",
-        note="Bars: published, faults of the logs mended. Markers: predicted by the cost model.",
+        note=note,
     )
 
 

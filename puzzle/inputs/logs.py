@@ -79,6 +79,17 @@ def step_line(
     )
 
 
+def latency_line(gather: float, generate: float, train: float, others: float, *, batch: int) -> str:
+    """Return DeepSpeed-Chat's line of a PPO step, seconds; the gather is not in `generate`."""
+    total = gather + generate + train + others
+    parts = (("Gather latency", gather), ("Generate time", generate), ("Training time", train))
+    told = " ".join(f"|{name}={s:.6f}s ({100 * s / total:.2f}%)" for name, s in parts)
+    return (
+        f"|E2E latency={total:.6f}s {told} |Others={others:.6f} ({100 * others / total:.2f}%)"
+        f"|CurSamplesPerSec={batch / total:.2f}"
+    )
+
+
 def switch_line(seconds: float) -> str:
     """Return the original's line of a switch."""
     return f"apply shadow model time: {seconds:.9f}"

@@ -15,12 +15,13 @@ from torch import Tensor
 
 Begun = TypeVar("Begun")
 Made = TypeVar("Made")
+Made_co = TypeVar("Made_co", covariant=True)
 
 
-class Taken(Protocol[Made]):
+class Taken(Protocol[Made_co]):
     """Work that has been arranged."""
 
-    def take(self) -> Made:
+    def take(self) -> Made_co:
         """Return its result, ready for what is done next."""
         ...
 
