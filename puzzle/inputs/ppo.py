@@ -108,6 +108,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Also switch by gathering all weights, as DeepSpeed-Chat and HybridFlow do, and measure."""
     timeout_s: float = 300.0
     """How long a rank waits for another before the run is ended."""
+    cuda_graphs: bool = False
+    """Decode by CUDA graphs: on GPUs, with a generation layout of one stage."""
     sampling: Sampling = Sampling()
     actor_optimizer: Optimizer = Optimizer()
     critic_optimizer: Optimizer = Optimizer()

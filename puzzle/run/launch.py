@@ -96,6 +96,22 @@ def _check_deepspeed(job: Job) -> None:
         raise InputError("running.engine 'deepspeed' needs the package deepspeed (extra puzzle)")
 
 
+def _check_graphs(job: Job) -> None:
+    """Refuse graphs where no decode step can be captured."""
+    stages = job.plan.choice.generation.pipeline
+    if job.backend == "gloo":
+        raise InputError(
+            "running.cuda_graphs needs CUDA devices (--backend nccl); leave it false on CPUs"
+        )
+    if stages > 1:
+        raise InputError(
+            f"running.cuda_graphs captures a decode step of one stage, but the generation layout"
+            f" has {stages}; give choice.generation pipeline = 1 or leave cuda_graphs false"
+        )
+    if job.running.engine == "deepspeed":
+        raise InputError("running.cuda_graphs is of the engine 'puzzle' only; leave it false")
+
+
 def check_job(job: Job, world_size: int | None = None) -> None:
     """Raise InputError, before any rank is started, for what could not run."""
     check(job.plan)
@@ -107,6 +123,8 @@ def check_job(job: Job, world_size: int | None = None) -> None:
         )
     if job.running.engine == "deepspeed":
         _check_deepspeed(job)
+    if job.running.cuda_graphs:
+        _check_graphs(job)
     tokenizer = load_tokenizer(job.running.tokenizer)
     if tokenizer.size > job.plan.actor.vocabulary:
         raise InputError(

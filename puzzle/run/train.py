@@ -15,6 +15,7 @@ from puzzle.plan.passes import ModelName
 from puzzle.plan.plans import reshard_of
 from puzzle.plan.schedules import inference, make_schedule, pass_ratio
 from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
+from puzzle.run.decode import Decoding
 from puzzle.run.executor import Work, execute
 from puzzle.run.experience import (
     Experience,
@@ -83,6 +84,7 @@ class Trainer:
         self.score = programmed(running.reward)
         work = job.plan.work
         self.prompts = prompt_ids(load_prompts(running.prompts), self.tokenizer, work.prompt)
+        self.decoding: Decoding = "graph" if running.cuda_graphs else "grown"
         self.digest = sha256()
         self.counted = Counted(0, 0, 0)
         self.switch_s = 0.0
@@ -160,7 +162,7 @@ class Trainer:
         special = Special(self.tokenizer.pad, self.tokenizer.end)
         generator = Generator(
             stage, self.making, self.directions, self.plan.work, running.sampling, special,
-            self.job.seed, self.dtype,
+            self.job.seed, self.dtype, self.decoding,
         )  # fmt: skip
         whole = gather_replicas(generator.run(self.prompts_of(number)), self.making)
         self.digest.update(whole.ids.cpu().numpy().tobytes())

@@ -1,6 +1,6 @@
 """What ranks do in tests: many layouts one after the other in one set of processes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from puzzle.plan.passes import ModelName
 from puzzle.plan.reshard import make_reshard_plan
 from puzzle.plan.schedules import inference
 from puzzle.plan.slices import held
+from puzzle.run.decode import Decoding
 from puzzle.run.executor import Work, execute
 from puzzle.run.groups import Groups
 from puzzle.run.links import Directions
@@ -198,6 +199,18 @@ def _overflow(rank: int, job: Job, at: int) -> Scaled:
         found.skipped.append((two[0].skipped, two[1].skipped))
         sums = [sum(float(v.double().sum()) for v in u.store.main.values()) for u in two]
         found.weights.append((sums[0], sums[1]))
+    return found
+
+
+def generate_both_ways(rank: int, report: object, job: Job) -> list[tuple[NDArray[np.int64], Any]]:
+    """Return sequences and log-probabilities decoded with a growing mask and on static buffers."""
+    found: list[tuple[NDArray[np.int64], Any]] = []
+    ways: tuple[Decoding, ...] = ("grown", "static")
+    for way in ways:
+        trainer = Trainer(job, CPU, readers_of(job))
+        trainer.decoding = way
+        trainer._generate(0)
+        found.append((trainer.answers.ids.numpy(), trainer.answers.log_probs.numpy()))
     return found
 
 

@@ -16,11 +16,11 @@ from puzzle.inputs.model import tensors
 from puzzle.plan.plans import make_plan
 from puzzle.plan.slices import Slice
 from puzzle.run.checkpoint_files import checkpoint_weights
-from puzzle.run.launch import launch
+from puzzle.run.launch import check_job, launch
 from puzzle.run.ranks import run_ranks
-from puzzle.run.settings import Job
+from puzzle.run.settings import Backend, Job
 from puzzle.run.weights import random_weights
-from tests.puzzle.rank_tasks import align_jobs, cached_and_whole, overflow
+from tests.puzzle.rank_tasks import align_jobs, cached_and_whole, generate_both_ways, overflow
 
 TWO = Choice(training=Layout(pipeline=2), generation=Layout(tensor=2))
 
@@ -103,6 +103,33 @@ def test_cached_decoding_equals_the_whole_forward_pass():
         cached, whole, valid = found
         assert np.abs((cached - whole) * valid).max() < 1e-5
         assert valid.sum() > 0
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_decoding_on_static_buffers_gives_the_same_tokens(stop: bool):
+    """What a CUDA graph captures, run step by step: left-padded prompts, tensor parallel."""
+    made = job(steps=1, sampling={"stop_at_end": stop, "temperature": 0.7})
+    for grown, static in run_ranks(generate_both_ways, 2, made):
+        assert np.array_equal(grown[0], static[0])
+        assert np.abs(grown[1] - static[1]).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "backend", "message"),
+    [
+        ({}, "gloo", "needs CUDA devices"),
+        ({}, "nccl", "captures a decode step of one stage, but the generation layout has 2"),
+        ({"engine": "deepspeed"}, "nccl", "of the engine 'puzzle' only"),
+    ],
+)
+def test_graphs_are_refused_where_nothing_can_be_captured(
+    changes: dict[str, str], backend: Backend, message: str
+):
+    two = Layout(pipeline=2) if not changes else Layout(data=2)
+    made = job(Choice(training=two, generation=two), cuda_graphs=True, **changes)
+    with pytest.raises(InputError, match=message) as error:
+        check_job(made._replace(backend=backend))
+    assert "\n" not in str(error.value)
 
 
 def test_bfloat16_trains_with_float32_main_weights():
