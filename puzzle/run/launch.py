@@ -6,6 +6,7 @@ set) it runs as the one rank that it is.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from puzzle.run.settings import Job, RunResult, StepFigures
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger("puzzle")
 
 OnStep = Callable[[StepFigures], None]
 
@@ -71,6 +74,9 @@ def _task(job: Job) -> Callable[..., RunResult]:
     if job.running.engine == "puzzle":
         return run_rank
     from puzzle.run.deepspeed_engine import run_baseline
+    from puzzle.run.hybrid import told
+
+    log.info(told(job.backend))
 
     return run_baseline
 

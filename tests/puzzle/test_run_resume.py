@@ -16,6 +16,10 @@ from puzzle.inputs.model import tensors
 from puzzle.plan.plans import make_plan
 from puzzle.plan.slices import Slice
 from puzzle.run.checkpoint_files import checkpoint_weights
+from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
+from puzzle.run.deepspeed_engine import hugging_face
+from puzzle.run.generate import Prompts, Special
+from puzzle.run.hybrid import Drawer, generate, told
 from puzzle.run.launch import check_job, launch
 from puzzle.run.ranks import run_ranks
 from puzzle.run.settings import Backend, Job
@@ -112,6 +116,22 @@ def test_decoding_on_static_buffers_gives_the_same_tokens(stop: bool):
     for grown, static in run_ranks(generate_both_ways, 2, made):
         assert np.array_equal(grown[0], static[0])
         assert np.abs(grown[1] - static[1]).max() < 1e-5
+
+
+def test_what_the_hybrid_engine_calls_gives_the_same_sequences():
+    """Transformers' `generate` with our draws, as DeepSpeed's hybrid engine calls it on GPUs."""
+    made = job(Choice(), steps=1)
+    ((own, _),) = run_ranks(generate_both_ways, 1, made)
+    work, tokenizer = made.plan.work, load_tokenizer("bytes")
+    rows = prompt_ids(load_prompts("small"), tokenizer, work.prompt)
+    ids, valid = map(torch.from_numpy, batch_of(rows, tokenizer.pad, work.prompt, work.batch, 0, 0))
+    prompts = Prompts(ids, valid, torch.arange(work.batch))
+    model = hugging_face(made.plan.actor, "actor", random_weights(0, "actor")).eval()
+    drawer = Drawer(prompts, made.running.sampling, Special(tokenizer.pad, tokenizer.end), 0)
+    found = generate(model.generate, prompts, work.answer, drawer)  # type: ignore[arg-type]
+    assert np.array_equal(found.ids.numpy(), own[0])
+    assert np.abs(found.log_probs.numpy() - own[1]).max() < 1e-5
+    assert "for CUDA devices only" in told("gloo")
 
 
 @pytest.mark.parametrize(
