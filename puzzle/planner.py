@@ -52,8 +52,13 @@ class Candidate(NamedTuple):
 
 
 def layouts(world: int, most_tensor: int, *models: Llama) -> Iterator[Layout]:
-    """Yield every layout of `world` ranks that can hold the models."""
+    """Yield every layout of `world` ranks that can hold the models.
+
+    Tensor groups lie inside a node of `most_tensor` devices: their links are predicted as such.
+    """
     for tensor in range(1, min(world, most_tensor) + 1):
+        if world > most_tensor and most_tensor % tensor:
+            continue
         for pipeline in range(1, world // tensor + 1):
             if world % (tensor * pipeline) == 0:
                 layout = Layout(pipeline=pipeline, tensor=tensor, data=world // (tensor * pipeline))

@@ -24,11 +24,12 @@ def candidates_table(experiment: Experiment, candidates: Iterable[Candidate]) ->
         title=f"{experiment.name}: best plans, predicted (seconds)",
         title_justify="left",
         box=None,
-        caption="train.: merged in closed form (published for it alone), fused by its timeline;"
-        " played: the pass list in time, of either",
+        padding=(0, 1, 0, 0),
+        caption="batches: of training/prefill/decode; train.: merged in closed form (published for"
+        " it alone), fused by its timeline; played: the pass list in time, of either",
         caption_justify="left",
     )
-    for column in ("train", "generate", "schedule", "micro", "decode"):
+    for column in ("train", "generate", "order", "batches"):
         table.add_column(column, no_wrap=True)
     for column in ("gen.", "switch", "infer.", "train.", "played", "step", "GiB"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -39,8 +40,7 @@ def candidates_table(experiment: Experiment, candidates: Iterable[Candidate]) ->
             str(plan.choice.training),
             str(plan.choice.generation),
             plan.choice.schedule,
-            str(work.micro_batch),
-            f"{work.prefill_micro_batch}/{work.decode_micro_batch}",
+            f"{work.micro_batch}/{work.prefill_micro_batch}/{work.decode_micro_batch}",
             *(f"{t:.2f}" for t in (*times, played, times.step)),
             f"{predicted.memory.peak / GIB:.1f}",
         )

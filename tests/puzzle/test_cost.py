@@ -161,6 +161,14 @@ def test_the_planner_takes_the_fused_schedule_where_it_is_shorter_and_shows_how_
     assert "fused by its timeline" in told
 
 
+def test_tensor_groups_of_any_layout_lie_inside_a_node():
+    model = Llama(layers=12, hidden=96, heads=12, ffn=96, vocabulary=96)
+    found = {layout.tensor for layout in planner.layouts(12, 4, model)}
+    assert found == {1, 2, 4}
+    assert {layout.tensor for layout in planner.layouts(6, 8, model)} == {1, 2, 3, 6}
+    assert Layout(pipeline=6, data=2) in planner.layouts(12, 4, model)
+
+
 @pytest.mark.parametrize("name", ["orion-7b-7b", "orion-13b-7b", "orion-33b-7b"])
 def test_no_fused_order_is_shorter_than_the_fullest_ranks_passes(name: str):
     experiment = named()[name]
