@@ -74,7 +74,7 @@ def times_table(metrics: Sequence[Metric]) -> Table:
 
 def logs_table(folder: Path) -> Group:
     """Return a folder's runs and a line per anomaly."""
-    logs = read_folder(folder)
+    logs, empty = read_folder(folder)
     table = Table(title=f"{folder}: means in s, first steps left out", title_justify="left")
     for column in ("log", "P-D-T", "steps", "stage 1", "stage 2", "stage 3", "step", "switch"):
         table.add_column(column, justify="left" if column == "log" else "right", overflow="fold")
@@ -88,7 +88,7 @@ def logs_table(folder: Path) -> Group:
             *(f"{seconds:.4f}" for seconds in log.means()),
             "" if switch is None else f"{switch:.4f}",
         )
-    found = anomalies(logs)
+    found = anomalies(logs, empty)
     return Group(table, *(f"does not fit: {line}" for line in found), f"{len(found)} anomalies")
 
 

@@ -5,6 +5,7 @@ the configuration; DeepSpeed-Chat prints one `E2E latency` line per step.
 """
 
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
@@ -143,17 +144,25 @@ def _deepspeed_step(found: re.Match[str]) -> Step:
     return Step((generate, others, train), total, gather, {})
 
 
-def read_folder(folder: Path) -> list[Log]:
-    """Return all logs below a folder by path."""
-    paths = sorted(folder.rglob("*.log"))
-    if not paths:
-        raise InputError(f"{folder}: no .log files below it")
-    return [read_log(path) for path in paths]
+def read_folder(folder: Path) -> tuple[list[Log], list[str]]:
+    """Return all logs below a folder by path, and a sentence on each that has no step.
+
+    Raises InputError where no log has one.
+    """
+    paths, logs, empty = sorted(folder.rglob("*.log")), list[Log](), list[str]()
+    for path in paths:
+        try:
+            logs.append(read_log(path))
+        except InputError as error:
+            empty.append(str(error))
+    if not logs:
+        raise InputError(empty[0] if empty else f"{folder}: no .log files below it")
+    return logs, empty
 
 
-def anomalies(logs: list[Log]) -> list[str]:
+def anomalies(logs: list[Log], empty: Sequence[str] = ()) -> list[str]:
     """Return what does not fit together in a folder of logs, a sentence each (section 4.4)."""
-    found = _copies(logs) + _edited(logs)
+    found = [*empty, *_copies(logs), *_edited(logs)]
     for log in logs:
         named = _NAME.search(Path(log.path).name)
         if named is None:

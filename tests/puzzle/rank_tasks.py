@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama
 from puzzle.plan.passes import ModelName
-from puzzle.plan.reshard import make_reshard_plan
+from puzzle.plan.reshard import BUCKET, buckets, make_reshard_plan
 from puzzle.plan.schedules import inference
 from puzzle.plan.slices import held
 from puzzle.run.decode import Decoding
@@ -64,7 +64,11 @@ def all_logits(
 
 
 def switch_all(
-    rank: int, report: object, model: Llama, pairs: list[tuple[Layout, Layout, str]]
+    rank: int,
+    report: object,
+    model: Llama,
+    pairs: list[tuple[Layout, Layout, str]],
+    bucket: int = BUCKET,
 ) -> list[tuple[bool, bool, int]]:
     """Return per switch: every weight is right bit by bit, bytes are the plan's, most messages."""
     read, found = random_weights(3, "actor"), list[tuple[bool, bool, int]]()
@@ -75,7 +79,7 @@ def switch_all(
         plan = make_reshard_plan(train, generate, model, mapping)
         groups = made_groups[train]
         store = Store(model, "actor", groups, read, torch.float32, CPU, trained=True)
-        switcher = Switcher(plan, groups, directions, store.slices)
+        switcher = Switcher(plan, groups, directions, store.slices, bucket)
         made, counted = switcher.enter(store.detached())
         place = plan.places[rank]
         slices = held(model, "actor", generate, place.stage, place.slice)
@@ -88,8 +92,9 @@ def switch_all(
             name = move.part.tensor.name
             there = store.weights[name].untyped_storage().data_ptr()
             exact &= made[name].untyped_storage().data_ptr() == there
-        peers = max(1, len(plan.peers(rank)))
-        found.append((same, exact, -(-counted.messages // peers)))
+        most = max((len(buckets(each, 4, bucket)) for each in switcher.coming.values()), default=0)
+        expected = sum(len(buckets(each, 4, bucket)) for each in switcher.coming.values())
+        found.append((same, exact and counted.messages == expected, most))
     return found
 
 
