@@ -227,8 +227,8 @@ def too_large(run: Repeated, device_bytes: float, host_bytes: float) -> str:
         return ""
     plan = plans.make_plan(experiment, run.method)
     found = predict(plan, experiment.machines).memory
-    # Beside what the planner counts as the original: the summed and the clipped float32 gradient.
-    peak = max(found.peak, found.states * 26 / 18)
+    # Beside what the planner counts: the gradient in float32, and what AdamW needs in passing.
+    peak = max(found.peak, found.states * 24 / 18)
     if peak > device_bytes:
         return f"needs {peak / GIB:.0f} GiB a device, {device_bytes / GIB:.0f} are here"
     return ""

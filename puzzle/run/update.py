@@ -81,9 +81,18 @@ class Update:
         return int(self.optimizer.state[some].get("step", 0))
 
     def reduce(self) -> None:
-        """Start averaging gradients over the replicas, in one message."""
-        weights = self.store.weights.values()
-        self.flat = torch.cat([_gradient(w).flatten().float() for w in weights])
+        """Start averaging gradients over the replicas, in one message.
+
+        Each weight's own gradient is dropped as soon as it is copied, so both are never held whole.
+        """
+        weights = list(self.store.weights.values())
+        count = sum(weight.numel() for weight in weights)
+        self.flat = torch.empty(count, dtype=torch.float32, device=weights[0].device)
+        for weight, part in zip(
+            weights, self.flat.split([w.numel() for w in weights]), strict=True
+        ):
+            part.copy_(_gradient(weight).flatten())
+            weight.grad = None
         self.work = None
         if self.groups.data is not None:
             self.flat /= self.groups.layout.data
@@ -117,8 +126,9 @@ class Update:
             most, scale = self.settings.clip, 1.0 / self.scale.value
             if most and self.norm > most:
                 scale *= most / (self.norm + _NEVER_ZERO)
+            self.flat *= scale
             for name, main in self.store.main.items():
-                main.grad = self.parts[name].view_as(main) * scale
+                main.grad = self.parts[name].view_as(main)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.settings, number, self.steps)
             self.optimizer.step()
