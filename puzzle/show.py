@@ -33,7 +33,9 @@ def candidates_table(experiment: Experiment, candidates: Iterable[Candidate]) ->
         table.add_column(column, no_wrap=True)
     for column in ("gen.", "switch", "infer.", "train.", "played", "step", "GiB"):
         table.add_column(column, justify="right", no_wrap=True)
-    for plan, predicted in candidates:
+    found = list(candidates)
+    digits = 2 if found[0].predicted.times.step >= 1 else 4
+    for plan, predicted in found:
         times, work = predicted.times, plan.work
         played = training_timeline(plan, experiment.machines.constants).seconds
         table.add_row(
@@ -41,8 +43,8 @@ def candidates_table(experiment: Experiment, candidates: Iterable[Candidate]) ->
             str(plan.choice.generation),
             plan.choice.schedule,
             f"{work.micro_batch}/{work.prefill_micro_batch}/{work.decode_micro_batch}",
-            *(f"{t:.2f}" for t in (*times, played, times.step)),
-            f"{predicted.memory.peak / GIB:.1f}",
+            *(f"{t:.{digits}f}" for t in (*times, played, times.step)),
+            f"{predicted.memory.peak / GIB:.{digits - 1}f}",
         )
     return table
 

@@ -135,6 +135,7 @@ def test_four_ranks_align_as_one_process_does_whatever_layouts_and_schedules(alo
         Choice(training=layout(1, 2, 2), generation=layout(4, 1), mapping="original"),
         Choice(training=layout(4, 1), generation=layout(2, 2), schedule="fused"),
         Choice(training=layout(2, 1, 2), generation=layout(2, 1, 2), schedule="fused"),
+        Choice(training=layout(2, 2), generation=layout(2, 2), schedule="fused"),
     ]
     found = run_ranks(align_jobs, 4, [job_of(choice, **SHORT) for choice in choices])[0]
     for outcome in found:
