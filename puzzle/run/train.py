@@ -13,6 +13,7 @@ from torch import Tensor
 from puzzle.inputs.model import Role
 from puzzle.plan.passes import ModelName
 from puzzle.plan.plans import reshard_of
+from puzzle.plan.roads import generation_pairs, switch_pairs, training_pairs
 from puzzle.plan.schedules import inference, make_schedule, pass_ratio
 from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
 from puzzle.run.decode import Decoding
@@ -51,9 +52,17 @@ class Trainer:
         self.job, self.device, self.plan = job, device, job.plan
         self.dtype: torch.dtype = getattr(torch, job.running.dtype)
         choice, timeout = job.plan.choice, job.running.timeout_s
-        self.groups, self.directions = Groups(choice.training, timeout), Directions(timeout)
-        self.making = self.groups
+        self.groups = Groups(choice.training, timeout)
+        moves = reshard_of(job.plan) if choice.training != choice.generation else None
+        places = moves.places if moves else choice.generation.places()
         self.streams = streams or streams_of(device)
+        # Beside training, the switch's messages must not stand between those of the pipeline.
+        ahead = self.streams.ahead
+        switching = switch_pairs(moves) if moves else frozenset()
+        pairs = training_pairs(choice.training) | generation_pairs(choice.generation, places)
+        self.directions = Directions(timeout, pairs if ahead else pairs | switching)
+        roads = Directions(timeout, switching) if ahead and moves else self.directions
+        self.making = self.groups
         self.switcher: Switcher | None = None
         self.arranged: Taken[tuple[dict[str, Tensor], Counted]] | None = None
         # In the fused schedule the critic runs from the last rank to the first, its reward too.
@@ -63,12 +72,9 @@ class Trainer:
             self.turned = ("reward", "critic")
             self.critics = Groups(choice.training, timeout, turned_places(choice.training))
         self.stores = {name: self._store(name, readers[name]) for name in readers}
-        if choice.training != choice.generation:
-            moves = reshard_of(job.plan)
+        if moves is not None:
             self.making = Groups(choice.generation, timeout, moves.places)
             slices = self.stores["actor"].slices
-            # Beside training, its messages must not stand between those of the pipeline.
-            roads = Directions(timeout) if self.streams.ahead else self.directions
             self.switcher = Switcher(moves, self.groups, roads, slices)
         self.stages = {
             name: Stage(self._model(name), self._role(name), self._groups(name), store.weights)

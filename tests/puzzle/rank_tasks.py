@@ -111,6 +111,14 @@ def align_jobs(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
     return [_align(job) for job in jobs]
 
 
+def open_all_pairs(rank: int, report: object) -> bool:
+    """Make the connections of every pair of ranks, as NCCL's are made before the first step."""
+    world = dist.get_world_size()
+    pairs = frozenset((a, b) for a in range(world) for b in range(world) if a != b)
+    Directions(60.0, pairs).open()
+    return True
+
+
 class Early:
     """Posts the switch's messages at once and waits for them when it is taken."""
 

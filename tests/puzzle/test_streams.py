@@ -3,13 +3,16 @@
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 
 from puzzle.inputs.experiment import Choice
 from puzzle.inputs.layout import Layout
+from puzzle.plan.roads import generation_pairs, training_pairs
+from puzzle.run.links import Directions
 from puzzle.run.ranks import run_ranks
 from puzzle.run.streams import Beside, InTurn, streams_of, tensors_in
-from tests.puzzle.rank_tasks import align_jobs, align_with_switch_ahead
+from tests.puzzle.rank_tasks import align_jobs, align_with_switch_ahead, open_all_pairs
 from tests.puzzle.test_run_ranks import SHORT, job_of
 
 
@@ -82,6 +85,20 @@ def test_on_a_cpu_all_is_done_when_it_is_taken():
 def test_tensors_are_found_in_what_a_switch_gives():
     a, b = torch.zeros(1), torch.ones(1)
     assert list(tensors_in(({"x": a}, (b, 3)))) == [a, b]
+
+
+def test_connections_of_all_pairs_are_made_in_one_order():
+    assert run_ranks(open_all_pairs, 4, timeout_s=30.0) == [True] * 4
+
+
+def test_a_message_that_was_not_foreseen_is_refused():
+    directions = Directions.__new__(Directions)
+    directions.pairs = training_pairs(Layout(pipeline=4))
+    assert directions.pairs == {(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (0, 3), (3, 0)}
+    with pytest.raises(AssertionError):
+        directions.towards(0, 2)
+    ring = generation_pairs(Layout(pipeline=3), Layout(pipeline=3).places())
+    assert ring == {(0, 1), (1, 2), (2, 0), (2, 1)}
 
 
 def test_a_switch_that_begins_while_the_critic_trains_changes_nothing():
