@@ -105,12 +105,19 @@ def _published_times(figure: str) -> dict[tuple[str, str], float]:
     return {(b.pair, b.system): b.corrected for b in bars[figure] if b.cluster == "orion"}
 
 
+def _parts(item: Measured) -> tuple[float | None, ...]:
+    """Return a run's parts of a step; Table 3 is of the switch alone."""
+    if item.shown.figure == "table 3":
+        return (None,) * len(_PARTS)
+    return tuple(rounded(metric(item.record, part)) for part in _PARTS)
+
+
 def measured_table(records: Sequence[Record]) -> Table:
     """Return every bar measured here beside its published gain."""
     rows = tuple(
         (
             item.shown.figure, item.shown.group, item.shown.bar, item.record.experiment,
-            *(rounded(metric(item.record, part)) for part in _PARTS),
+            *_parts(item),
             rounded(item.seconds, 4), rounded(item.gain), rounded(item.published),
         )
         for item in measured(records)
