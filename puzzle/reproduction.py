@@ -204,6 +204,7 @@ def _experiment(
                 "steps": STEPS,
                 "dtype": "float16",
                 "timeout_s": 1800.0,
+                "switch_beside": False,
                 "sampling": msgspec.to_builtins(Sampling(stop_at_end=False)),
                 **running,
             },

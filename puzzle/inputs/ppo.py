@@ -108,6 +108,9 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Also switch by gathering all weights, as DeepSpeed-Chat and HybridFlow do, and measure."""
     timeout_s: float = 300.0
     """How long a rank waits for another before the run is ended."""
+    switch_beside: bool = True
+    """On CUDA, switch beside the critic's training; false: when generation begins, as the paper, so
+    that the switch's whole time is seen."""
     cuda_graphs: bool = False
     """Decode by CUDA graphs: on GPUs, with a generation layout of one stage."""
     sampling: Sampling = Sampling()

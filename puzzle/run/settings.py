@@ -36,6 +36,7 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     generation_s: float
     """With the switch."""
     switch_s: float
+    """Beside training (`running.switch_beside`) only what is left of it when generation begins."""
     inference_s: float
     training_s: float
     answer_tokens: float

@@ -105,6 +105,6 @@ def tensors_in(value: object) -> Iterable[Tensor]:
             yield from tensors_in(inner)
 
 
-def streams_of(device: torch.device) -> Streams:
+def streams_of(device: torch.device, *, beside: bool = True) -> Streams:
     """Return how a device arranges the switch."""
-    return Beside() if device.type == "cuda" else InTurn()
+    return Beside() if beside and device.type == "cuda" else InTurn()

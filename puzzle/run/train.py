@@ -55,7 +55,7 @@ class Trainer:
         self.groups = Groups(choice.training, timeout)
         moves = reshard_of(job.plan) if choice.training != choice.generation else None
         places = moves.places if moves else choice.generation.places()
-        self.streams = streams or streams_of(device)
+        self.streams = streams or streams_of(device, beside=job.running.switch_beside)
         # Beside training, the switch's messages must not stand between those of the pipeline.
         ahead = self.streams.ahead
         switching = switch_pairs(moves) if moves else frozenset()

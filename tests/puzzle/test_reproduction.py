@@ -71,6 +71,7 @@ def test_with_as_many_devices_as_the_artifact_had_a_run_is_the_artifacts():
     assert str(run.experiment.choice.training) == "p32t1d1"
     assert str(run.experiment.choice.generation) == "p16t2d1"
     assert run.experiment.running.dtype == "float16"
+    assert not run.experiment.running.switch_beside  # Table 3's time is the whole switch
     assert too_large(run, 80e9, 2e12) == ""
     assert "GiB a device" in too_large(run, 20e9, 2e12)
 
