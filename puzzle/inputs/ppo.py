@@ -82,6 +82,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     engine: Literal["puzzle", "deepspeed"] = "puzzle"
     """`deepspeed` is the baseline: ZeRO-3 over all ranks, the actor gathered to generate."""
+    hybrid_engine: bool = True
+    """Of engine `deepspeed`: generate by its inference kernels where they can be had (GPUs)."""
     steps: int = 6
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of weights in the passes; the halves keep float32 main weights, and float16 scales losses."""

@@ -118,7 +118,7 @@ class Baseline:
         }
         running = job.running
         self.settings = {"actor": running.actor_optimizer, "critic": running.critic_optimizer}
-        self.hybrid = not why_not(job.backend)
+        self.hybrid = not why_not(job.backend, wanted=running.hybrid_engine)
         self.engines = {n: self._engine(made[n], n) for n in ("actor", "critic")}
         self.tokenizer, self.score = load_tokenizer(running.tokenizer), programmed(running.reward)
         self.prompts = prompt_ids(load_prompts(running.prompts), self.tokenizer, self.work.prompt)

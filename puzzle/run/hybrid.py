@@ -17,8 +17,10 @@ from puzzle.run.generate import Prompts, Special
 from puzzle.run.sample import draw
 
 
-def why_not(backend: str) -> str:
-    """Say why the hybrid engine cannot be used here; empty where it can."""
+def why_not(backend: str, *, wanted: bool = True) -> str:
+    """Say why the hybrid engine is not used here; empty where it is."""
+    if not wanted:
+        return "running.hybrid_engine is false"
     if backend != "nccl" or not torch.cuda.is_available():
         return "its inference kernels are for CUDA devices only"
     from torch.utils import cpp_extension
@@ -28,9 +30,9 @@ def why_not(backend: str) -> str:
     return ""
 
 
-def told(backend: str) -> str:
+def told(backend: str, *, wanted: bool = True) -> str:
     """Return one line on how the baseline generates."""
-    reason = why_not(backend)
+    reason = why_not(backend, wanted=wanted)
     if reason:
         return f"DeepSpeed generates without its hybrid engine: {reason}"
     return "DeepSpeed generates by its hybrid engine"

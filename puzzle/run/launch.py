@@ -76,7 +76,7 @@ def _task(job: Job) -> Callable[..., RunResult]:
     from puzzle.run.deepspeed_engine import run_baseline
     from puzzle.run.hybrid import told
 
-    log.info(told(job.backend))
+    log.info(told(job.backend, wanted=job.running.hybrid_engine))
 
     return run_baseline
 

@@ -132,6 +132,7 @@ def test_what_the_hybrid_engine_calls_gives_the_same_sequences():
     assert np.array_equal(found.ids.numpy(), own[0])
     assert np.abs(found.log_probs.numpy() - own[1]).max() < 1e-5
     assert "for CUDA devices only" in told("gloo")
+    assert told("nccl", wanted=False).endswith("running.hybrid_engine is false")
 
 
 @pytest.mark.parametrize(
