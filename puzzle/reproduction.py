@@ -38,6 +38,8 @@ STEPS = 6
 MARK = "gpus"
 """Names of these experiments begin with it and the number of devices."""
 GIB = 2**30
+GRACE_S = 60.0
+"""How long an interrupted launcher has to end its ranks."""
 
 
 class Shown(NamedTuple):
@@ -254,10 +256,31 @@ def start(run: Repeated, folder: Path, backend: Backend, *, seed: int = 0) -> Lo
     ]  # fmt: skip
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     there = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    done = subprocess.run(command, env=there, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StartError(_told(done.stderr, done.returncode))
+    status, errors = _finished(command, there)
+    if status:
+        raise StartError(_told(errors, status))
     return read_log(folder / "puzzle" / "runs" / f"{experiment.name}.{plan.method}.log")
+
+
+def _finished(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run a launcher to its end; return its status and what it said on stderr.
+
+    Where this process is interrupted, the launcher is asked to end its ranks: killed, it would
+    leave them behind.
+    """
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, errors = process.communicate()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    return process.returncode, errors
 
 
 def _told(text: str, status: int) -> str:

@@ -1,6 +1,11 @@
 """The artifact's own runs on the devices that are here: scaled, started by torchrun, read back."""
 
 import logging
+import os
+import signal
+import subprocess
+import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -112,6 +117,35 @@ def test_the_baseline_is_started_too_and_prints_deepspeed_chats_lines(tmp_path: 
     assert log.deepspeed
     assert len(log.steps) == 3
     assert log.switch()
+
+
+def ranks_of(folder: Path) -> list[str]:
+    """Return the processes that work in a folder."""
+    told = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in told.stdout.splitlines() if f"--out {folder}" in line]
+
+
+@pytest.mark.slow
+def test_an_interrupted_launch_leaves_no_rank_behind(tmp_path: Path):
+    (run,) = runs(2, "7b-7b-base")
+    running = msgspec.structs.replace(run.experiment.running, steps=5000)
+    long = run._replace(experiment=msgspec.structs.replace(run.experiment, running=running))
+
+    seen: list[int] = []
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 60
+        while len(ranks_of(tmp_path)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.5)
+        seen.append(len(ranks_of(tmp_path)))
+        time.sleep(3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        start(long, tmp_path, "gloo")
+    assert seen == [3]  # the launcher and two ranks
+    assert ranks_of(tmp_path) == []
 
 
 def test_a_launch_that_fails_says_why_in_one_line(tmp_path: Path):
