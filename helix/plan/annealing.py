@@ -4,6 +4,8 @@ One call is one chain: deterministic for its random numbers and number of evalua
 the interpreter lock, so chains run side by side in threads.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from helix.plan.compiled import bare, compiled
@@ -12,10 +14,20 @@ from helix.plan.search_flow import FIRST, SINK, SOURCE, fill_up, take_out
 from helix.plan.search_moves import move
 from helix.plan.search_problem import Floats, Ints, Scratch, SearchProblem
 
-HOT, COLD = 0.05, 0.0005  # first and last temperature, as shares of the best value
-COVERAGE = 0.3  # weight of layers that are served worse than the target
+COLD = 0.0005  # the last temperature, as a share of the best value
 AMBITION = 1.1  # the target's lead over the best flow found
 REFRESH = 20_000  # evaluations after which flows are made anew, for rounding
+
+
+class Heat(NamedTuple):
+    """The first temperature, as a share of the best value, and what misses of the target weigh."""
+
+    hot: float
+    coverage: float
+
+
+FOR_FLOW, UNDER_LOAD = Heat(0.05, 0.3), Heat(0.02, 1.0)
+WARM, COOL = Heat(0.01, 1.0), Heat(0.003, 1.0)
 
 
 @bare
@@ -88,7 +100,8 @@ def flow_after(
 @compiled
 def anneal(
     problem: SearchProblem, starts: Ints, ends: Ints, partial: bool, loaded: bool,
-    rng: np.random.Generator, evaluations: int, goal: float, scratch: Scratch,
+    rng: np.random.Generator, evaluations: int, goal: float, heat: Heat,
+    scratch: Scratch,
 ) -> tuple[Ints, Ints, float, int]:  # fmt: skip
     """Return the best placement of a chain, its value and the evaluations made.
 
@@ -106,12 +119,12 @@ def anneal(
     new_starts, new_ends = starts.copy(), ends.copy()
     new_flow, new_through = flow.copy(), through.copy()
     score = -np.inf
-    cooling = (COLD / HOT) ** (1 / max(evaluations, 1))
-    heat = HOT
+    cooling = (COLD / heat.hot) ** (1 / max(evaluations, 1))
+    temperature = heat.hot
     for done in range(evaluations):
         if best >= goal:
             return best_starts, best_ends, best, done
-        heat *= cooling
+        temperature *= cooling
         copy_to(starts, ends, flow, through, new_starts, new_ends, new_flow, new_through)
         if not move(new_starts, new_ends, problem.most, problem.layers, rng):
             continue
@@ -124,8 +137,8 @@ def anneal(
         unit = max(best, 1.0) / max(best_flow, 1.0) if loaded else 1.0
         target = AMBITION * max(best_flow, 1.0)
         missing = shortfall(problem, new_starts, new_ends, target, scratch.per_layer)
-        new_score = value - COVERAGE * unit * missing
-        room = heat * max(best, 1.0)
+        new_score = value - heat.coverage * unit * missing
+        room = temperature * max(best, 1.0)
         if new_score >= score or rng.random() < np.exp((new_score - score) / room):
             starts, new_starts = new_starts, starts
             ends, new_ends = new_ends, ends

@@ -14,7 +14,8 @@ per second x time in the system. The estimate solves that for the rate, with
 - routes shared out as the flow is.
 
 It ranks placements far better than the flow, or the flow less a price per hop, at a thousandth of
-the simulator's cost; the simulator has the last word (`helix.plan.search`).
+the simulator's cost; the simulator has the last word (`helix.plan.search`), and what it says
+corrects the estimate of the placements that are looked at next (`helix.plan.learning`).
 """
 
 import numpy as np
@@ -106,7 +107,29 @@ def decode_rate(
             low = middle
         else:
             high = middle
-    return low * mean_output
+    return low * mean_output * correction(problem, machine_count, link_count, total, many, scratch)
+
+
+@bare
+def correction(
+    problem: SearchProblem, machine_count: int, link_count: int, total: float, many: float,
+    scratch: Scratch,
+) -> float:  # fmt: skip
+    """Write the facts of a flow; return the factor that was learnt for such."""
+    machines, facts = len(problem.most), scratch.facts
+    hops = 0.0
+    for i in range(machine_count):
+        hops += scratch.machines[i, 0]
+    facts[0] = 1.0
+    facts[1] = link_count / machines
+    facts[2] = machine_count / machines
+    facts[3] = hops / machines
+    facts[4] = np.log(total)
+    facts[5] = np.log(1 + many)
+    power = 0.0
+    for i in range(len(facts)):
+        power += problem.learnt[i] * facts[i]
+    return np.exp(power)
 
 
 @bare

@@ -14,6 +14,7 @@ from helix.inputs.experiment import Experiment, Method, Objective, SearchSetting
 from helix.inputs.model import Model
 from helix.inputs.profile import Profiles
 from helix.plan.baselines import petals, swarm
+from helix.plan.blocks import blocks
 from helix.plan.bounds import capped_compute_bound
 from helix.plan.flow import Flow
 from helix.plan.flow_graph import least_latency_flow, placement_flow
@@ -25,7 +26,8 @@ from helix.plan.placement import UNUSED, Placement, wired
 from helix.plan.plans import Plan, Service, Trace, service
 from helix.plan.pruning import Pruning, pruned
 from helix.plan.published import published
-from helix.plan.search import Budget, estimate_of, search
+from helix.plan.search import search
+from helix.plan.search_chains import Budget, estimate_of
 from helix.plan.search_problem import SearchProblem, search_problem
 from helix.plan.solvers_result import Settings, Solved
 from helix.plan.throughput import Throughput, throughput
@@ -285,7 +287,7 @@ def _search(
 
     found = search(
         problem,
-        _starts(question),
+        _starts(question, objective),
         objective,
         Budget(
             settings.chains,
@@ -315,12 +317,15 @@ def _search(
     return Made((question.alone(placed(found.intervals)),), facts)
 
 
-def _starts(question: Question) -> list[Intervals]:
+def _starts(question: Question, objective: Objective) -> list[Intervals]:
     """Return placements to begin from; every machine holds layers in them."""
     starts = [petals(question.cluster, question.model, question.speed, s).intervals for s in (0, 1)]
     with suppress(InputError):  # fewer machines than equal stages
         equal = swarm(question.cluster, question.model, question.speed, _stages(question))
         starts.append(equal.intervals)
+    if objective == "flow":
+        with suppress(InputError):
+            starts.append(blocks(question.cluster, question.model.layers, question.speed))
     return [tuple(run if run != UNUSED else (0, 1) for run in runs) for runs in starts]
 
 

@@ -18,6 +18,9 @@ from helix.plan.throughput import Throughput
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+FACTS = 6
+"""Facts of a flow that the estimate is corrected by, the constant 1 included."""
+
 
 class RequestMix(NamedTuple):
     """Means of the requests to expect; `second_input` is the mean of the squared prompt length."""
@@ -40,6 +43,7 @@ class Scratch(NamedTuple):
     per_layer: Floats
     machines: Floats  # rows as `time_in_system` reads them
     links: Floats
+    facts: Floats  # as `correction` writes them
 
 
 def scratch(machines: int, layers: int) -> Scratch:
@@ -52,6 +56,7 @@ def scratch(machines: int, layers: int) -> Scratch:
         per_layer=np.empty(layers),
         machines=np.empty((machines, 4)),
         links=np.empty((places * places, 3)),
+        facts=np.zeros(FACTS),
     )
 
 
@@ -69,6 +74,7 @@ class SearchProblem(NamedTuple):
     latency: Floats  # [tail, head], seconds
     occupied: Floats  # [tail, head], seconds that a token keeps the link busy
     mix: RequestMix
+    learnt: Floats  # weights of the facts by which the estimate is corrected; zeros: as it is
 
 
 def search_problem(
@@ -115,6 +121,7 @@ def search_problem(
         latency=latency,
         occupied=occupied,
         mix=mix,
+        learnt=np.zeros(FACTS),
     )
 
 

@@ -15,7 +15,8 @@ from helix.plan.baselines import petals
 from helix.plan.methods import Question
 from helix.plan.placement import UNUSED, wired
 from helix.plan.plans import Plan, Service
-from helix.plan.search import Budget, search
+from helix.plan.search import search
+from helix.plan.search_chains import Budget
 from helix.plan.search_problem import search_problem
 from helix.plan.throughput import throughput
 

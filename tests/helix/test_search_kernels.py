@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helix.inputs.cluster import FIRST, Cluster, Link
-from helix.plan.annealing import anneal
+from helix.plan.annealing import FOR_FLOW, anneal
 from helix.plan.bounds import capped_compute_bound
 from helix.plan.estimate import decode_rate
 from helix.plan.flow_graph import placement_flow
@@ -83,6 +83,7 @@ def test_annealing_attains_the_proven_optimum_and_is_deterministic() -> None:
             np.random.default_rng(1),
             600_000,
             bound - 1e-6,
+            FOR_FLOW,
             scratch(len(starts), problem.layers),
         )
         for _ in range(2)

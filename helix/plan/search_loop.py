@@ -1,0 +1,146 @@
+"""The simulator in the loop of the search: it judges, and teaches the estimate that proposes.
+
+Round by round: the estimate is corrected by all that was simulated so far
+(`helix.plan.learning`); four chains maximise it, from the two best placements, from one of the
+better ones and from a start; what they end with is simulated, and so are neighbours of the best.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from helix.plan.annealing import COOL, UNDER_LOAD, WARM
+from helix.plan.learning import Lessons
+from helix.plan.search_chains import (
+    Budget,
+    Chain,
+    Clock,
+    Ended,
+    Intervals,
+    Step,
+    estimate_of,
+    facts_of,
+    intervals,
+    run_chain,
+)
+from helix.plan.search_moves import move
+from helix.plan.search_problem import SearchProblem
+
+BATCH = 4  # placements simulated side by side; fixed, so that threads do not change the outcome
+TRIES = 100  # neighbours drawn for one that is simulated
+NOISE = 0.05  # so that the estimate's favourites are not all there is
+BETTER = 20  # placements that count as the better ones
+SHORT = 10  # a round's chain from a good placement makes the first chains' evaluations / 10
+LONG = 4  # and one from a start, so many times as many
+IDLE = 3  # rounds without anything new, after which there is nothing left to find
+
+
+class Loop:
+    """What was simulated, and the best of it."""
+
+    def __init__(
+        self, problem: SearchProblem, starts: Sequence[Intervals],
+        simulate: Callable[[Intervals], float], advance: Callable[[int], None], budget: Budget,
+        clock: Clock, seed: int, *, partial: bool,
+    ) -> None:  # fmt: skip
+        self._problem, self._taught, self._starts = problem, problem, starts
+        self._simulate, self._advance = simulate, advance
+        self._budget, self._clock, self._partial, self._seed = budget, clock, partial, seed
+        self._rng = np.random.default_rng(seed)
+        self._lessons = Lessons()
+        self._seen = dict[Intervals, float]()
+        self._rounds = 0
+        self.evaluations = 0
+        self.steps = list[Step]()
+
+    @property
+    def simulations(self) -> int:
+        """Placements simulated."""
+        return len(self._seen)
+
+    def best(self) -> tuple[Intervals, float]:
+        """Return the best placement and its throughput, tokens/s."""
+        return max(self._seen.items(), key=lambda item: item[1])
+
+    def simulate(self, placements: Sequence[Intervals]) -> None:
+        """Simulate those that were not yet, in order, as far as the budget goes; at least one."""
+        room = max(self._budget.simulations - self.simulations, 0 if self._seen else 1)
+        todo = [one for one in dict.fromkeys(placements) if one not in self._seen][:room]
+        with ThreadPoolExecutor(self._budget.workers) as threads:
+            for first in range(0, len(todo), BATCH):
+                if self._clock.over() and self._seen:
+                    return
+                batch = todo[first : first + BATCH]
+                for runs, value in zip(batch, threads.map(self._simulate, batch), strict=True):
+                    self._take(runs, value)
+
+    def _take(self, runs: Intervals, value: float) -> None:
+        if not self.steps or value > self.steps[-1].value:
+            self.steps.append(Step(self._clock.seconds(), value, self.simulations + 1))
+        self._seen[runs] = value
+        estimate, facts = facts_of(self._problem, runs, self._partial)
+        self._lessons.learn(facts, estimate, value)
+        self._advance(1)
+
+    def run(self) -> None:
+        """Go on until a budget is spent or nothing new is found."""
+        idle = 0
+        while self.simulations < self._budget.simulations and idle < IDLE:
+            before = self.simulations
+            self._taught = self._problem._replace(learnt=self._lessons.weights())
+            self.simulate(self._chained())
+            self.simulate(list(self._neighbours(self.best()[0], BATCH)))
+            if self._clock.over():
+                return
+            self._rounds += 1
+            idle = idle + 1 if self.simulations == before else 0
+
+    def _chained(self) -> list[Intervals]:
+        ranked = sorted(self._seen, key=lambda runs: -self._seen[runs])
+        short = max(self._budget.evaluations // SHORT, 1)
+        some = ranked[int(self._rng.integers(min(BETTER, len(ranked))))]
+        start = self._starts[self._rounds % len(self._starts)]
+        plan = (
+            (ranked[0], COOL, short),
+            (ranked[min(1, len(ranked) - 1)], COOL, short),
+            (some, WARM, short),
+            (start, UNDER_LOAD, LONG * short),
+        )
+        chains = [
+            Chain(*one, (self._seed, self._rounds, number)) for number, one in enumerate(plan)
+        ]
+        with ThreadPoolExecutor(self._budget.workers) as threads:
+            # The longest first: it would keep the others waiting at the end.
+            ended = list(threads.map(self._run, reversed(chains)))
+        self.evaluations += sum(one.evaluations for one in ended)
+        return [one.intervals for one in reversed(ended)]
+
+    def _run(self, chain: Chain) -> Ended:
+        return run_chain(self._taught, chain, loaded=True, partial=self._partial)
+
+    def _neighbours(self, runs: Intervals, count: int) -> Iterator[Intervals]:
+        """Yield unseen neighbours of a placement, of good estimate."""
+        new = set[Intervals]()
+        for _ in range(count):
+            best, highest = None, 0.0
+            for _ in range(TRIES):
+                one = self._moved(runs)
+                if one is None or one in self._seen or one in new:
+                    continue
+                self.evaluations += 1
+                estimate = estimate_of(self._taught, one, self._partial)
+                estimate *= self._rng.uniform(1 - NOISE, 1 + NOISE)
+                if estimate > highest:
+                    best, highest = one, estimate
+            if best is not None:
+                new.add(best)
+                yield best
+
+    def _moved(self, runs: Intervals) -> Intervals | None:
+        """Return the placement after one to three moves, None if that is none."""
+        starts, ends = np.array(runs, np.int64).T.copy()
+        for _ in range(int(self._rng.integers(1, 4))):
+            if not move(starts, ends, self._problem.most, self._problem.layers, self._rng):
+                return None
+        return intervals(starts, ends)
