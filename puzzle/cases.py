@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,10 +19,10 @@ from common.log import progress
 from common.record import Metric, Origin, Record, RecordFile
 from puzzle import planner
 from puzzle.experiments import SUITES, Case, Verb, named
-from puzzle.inputs.experiment import Experiment
+from puzzle.inputs.experiment import Experiment, MethodName
 from puzzle.plan import plans
 from puzzle.plan.plans import Plan
-from puzzle.simulate.predict import Predicted, predict
+from puzzle.simulate.predict import Predicted, how_trained, predict
 from puzzle.simulate.timeline import inference_timeline, training_timeline, write_trace
 
 log = logging.getLogger("puzzle")
@@ -42,6 +43,7 @@ ORIGIN: dict[Verb, Origin] = {
     "fit": "simulated",
     "published": "paper",
     "run": "measured",
+    "repeat": "measured",
 }
 
 
@@ -128,7 +130,8 @@ def summary(plan: Plan, predicted: Predicted) -> str:
         f" micro-batches {plan.work.micro_batch}/{plan.work.prefill_micro_batch}/"
         f"{plan.work.decode_micro_batch}: {times.step:.2f} s a step predicted (generation"
         f" {times.generation:.2f}, inference {times.inference:.2f}, training"
-        f" {times.training:.2f}, {moved}), {predicted.memory.peak / GIB:.1f} GiB a device"
+        f" {times.training:.2f} by {how_trained(plan)}, {moved}),"
+        f" {predicted.memory.peak / GIB:.1f} GiB a device"
     )
 
 
@@ -198,7 +201,7 @@ def run(
         stem = folder.home / "runs" / f"{experiment.name}.{plan.method}"
         stem.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{stem}.json").write_bytes(msgspec.json.encode(result) + b"\n")
-        log_file = write_log(plan, result, Path(f"{stem}.log"), running.steps)
+        log_file = write_log(plan, result, Path(f"{stem}.log"), running)
         files = (Path(f"{stem}.json"), log_file)
     return Done(run_metrics(result), files, plan, run_summary(plan, result))
 
@@ -222,10 +225,27 @@ def published_case() -> Done:
     return Done(metrics, (), None, f"{len(metrics)} published figures")
 
 
+def repeat(
+    experiment: Experiment, method: MethodName, folder: Folder, *, backend: str, seed: int
+) -> Done:
+    """Repeat a run of the artifact by torchrun; its figures are read from the log it writes."""
+    from puzzle.measured import choose_backend
+    from puzzle.reproduction import Repeated, StartError, metrics, start
+
+    plan, launched = plans.make_plan(experiment, method), Repeated(experiment, method, ())
+    try:
+        found = start(launched, folder.home / "repeated", choose_backend(backend), seed=seed)
+    except StartError as error:
+        return Done((), (), plan, str(error), failed=True)
+    log_file = Path(found.path)
+    told = f"{len(found.steps)} steps, {found.means()[-1]:.3f} s a step"
+    return Done(metrics(found), (log_file,), plan, told)
+
+
 def do(
     verb: Verb,
     experiment: Experiment,
-    method: str,
+    method: MethodName,
     folder: Folder,
     *,
     suite: str = OWN,
@@ -244,6 +264,8 @@ def do(
         done = run(
             experiment, method, folder, given, world_size=world_size, backend=backend, seed=seed
         )
+    elif verb == "repeat":
+        done = repeat(experiment, method, folder, backend=backend, seed=seed)
     elif verb == "fit":
         done = fit_case(method)
     else:
@@ -307,19 +329,42 @@ def config_of(verb: Verb, experiment: Experiment, method: str, seed: int) -> dic
 
 def run_suite(suite: str, folder: Folder, *, seed: int, again: bool) -> None:
     """Do every case of a suite that has no finished record yet."""
+    cases = [(case, named()[case.experiment]) for case in SUITES[suite]]
+    if suite == "full":
+        from puzzle.reproduction import device_count, repeatable
+
+        cases += repeatable(device_count())
+    do_all(cases, folder, suite, seed=seed, again=again)
+
+
+def do_all(
+    cases: Sequence[tuple[Case, Experiment]],
+    folder: Folder,
+    suite: str,
+    *,
+    seed: int,
+    again: bool,
+    backend: str = "",
+) -> None:
+    """Do the cases that have no finished record yet, one after the other."""
     finished = set[tuple[str, str]]() if again else folder.records(suite).finished()
-    todo: list[tuple[Case, Experiment]] = []
-    for case in SUITES[suite]:
-        experiment = named()[case.experiment]
-        key = case_id(config_of(case.verb, experiment, case.method, seed))
-        if (experiment.name, key) not in finished:
-            todo.append((case, experiment))
-    skipped = len(SUITES[suite]) - len(todo)
+    todo = [
+        (case, experiment)
+        for case, experiment in cases
+        if (
+            experiment.name,
+            case_id(config_of(case.verb, experiment, case.method, seed)),
+        )
+        not in finished
+    ]
+    skipped = len(cases) - len(todo)
     if skipped:
         log.info("%d finished cases are kept (--again redoes them)", skipped)
     with progress(len(todo), f"{ARTIFACT} {suite}") as advance:
         for case, experiment in todo:
-            _, done = do(case.verb, experiment, case.method, folder, suite=suite, seed=seed)
+            _, done = do(
+                case.verb, experiment, case.method, folder, suite=suite, seed=seed, backend=backend
+            )
             level = logging.DEBUG if case.verb == "simulate" else logging.INFO
             log.log(level, "%s %s (%s): %s", case.verb, experiment.name, case.method, done.summary)
             advance(1)

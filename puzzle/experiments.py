@@ -12,8 +12,9 @@ from puzzle.inputs.model import Llama
 from puzzle.inputs.ppo import Ppo, Running
 from puzzle.inputs.workload import Workload
 
-Verb = Literal["plan", "simulate", "run", "fit", "published"]
-"""`fit` and `published` are of the suites only: the cost model and the paper's own runs."""
+Verb = Literal["plan", "simulate", "run", "fit", "published", "repeat"]
+"""`fit`, `published` and `repeat` are of the suites only: the cost model, the paper's own runs, and
+these again on the GPUs that are here."""
 
 
 class Case(NamedTuple):

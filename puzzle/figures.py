@@ -9,6 +9,7 @@ from common.figure import method_style, save, style
 from common.page import Figure
 from common.record import Record
 from puzzle.cases import Folder
+from puzzle.experiments import PAIRS
 from puzzle.publishing import Bar, figure_8, figure_9, figure_10, figure_11
 from puzzle.tables import find, metric, samples, simulated
 
@@ -23,8 +24,9 @@ def bars_figure(
     groups: Sequence[str],
     series: Mapping[str, Sequence[float | None]],
     marks: Mapping[str, Sequence[float | None]],
+    note: str = "Bars: published, faults of the logs mended. Markers: predicted by the cost model.",
 ) -> Figure:
-    """Draw groups of bars (published), with our values as hollow markers on them."""
+    """Draw groups of bars, with the values they are held against as hollow markers on them."""
     from matplotlib.figure import Figure as Drawing
 
     width = 0.8 / len(series)
@@ -53,13 +55,14 @@ def bars_figure(
         title=title,
         svg=str(Path(f"{folder.figure(name)}.svg").relative_to(folder.out)),
         alt=f"{label} for {', '.join(groups)}: {told}",
-        note="Bars: published, faults of the logs mended. Markers: predicted by the cost model.",
+        note=note,
     )
 
 
 def _gains(bars: list[Bar], one: str) -> tuple[list[str], dict[str, list[float | None]]]:
     base = {bar.key: bar.corrected for bar in bars if bar.system == one}
-    keys = sorted(base, key=lambda key: (key.split("-")[0], list(base).index(key)))
+    order = [f"{c}-{pair.actor}-{pair.critic}" for c, pairs in PAIRS.items() for pair in pairs]
+    keys = sorted(base, key=order.index)
     systems = list(dict.fromkeys(bar.system for bar in bars))
     of = {(bar.key, bar.system): bar.corrected for bar in bars}
     gains: dict[str, list[float | None]] = {
@@ -112,7 +115,10 @@ def figure_nine(folder: Folder, records: Sequence[Record]) -> Figure:
 def figure_ten(folder: Folder, records: Sequence[Record]) -> Figure:
     """Draw figure 10."""
     cells = figure_10()
-    groups = [f"{c.actor}\n{c.batch}\n{','.join(map(str, c.layout))}" for c in cells]
+    groups = [
+        f"{c.actor}/{c.critic}".upper() + f"\n{c.batch}\n{','.join(map(str, c.layout))}"
+        for c in cells
+    ]
     ours: list[float | None] = []
     for cell in cells:
         a, b = (
@@ -151,7 +157,7 @@ def figure_twelve(folder: Folder, records: Sequence[Record]) -> Figure:
     }  # fmt: skip
     stacks: dict[str, list[float]] = {}
     for row in figure_12():
-        key = f"{row['cluster']}\n{row['system']}"
+        key = f"{row['cluster']}\n{row['system'].replace('DSChat', 'DS-Chat')}"
         stacks.setdefault(key, []).append(float(row["seconds_corrected"]))
         method = {"PUZZLE-Base": "base", "PUZZLE": "released"}.get(row["system"])
         if method:
@@ -166,8 +172,8 @@ def figure_twelve(folder: Folder, records: Sequence[Record]) -> Figure:
             heights = [values[number] for values in stacks.values()]
             look = method_style(number)
             axes.bar(
-                range(len(stacks)), heights, 0.7, bottom=below, label=part, color=look["color"],
-                hatch=look["hatch"],
+                range(len(stacks)), heights, 0.7, bottom=below,
+                label=parts[part].removesuffix(".time"), color=look["color"], hatch=look["hatch"],
             )  # fmt: skip
             below = [a + b for a, b in zip(below, heights, strict=True)]
         axes.set_xticks(range(len(stacks)), list(stacks), fontsize=6)
@@ -186,7 +192,9 @@ def figure_twelve(folder: Folder, records: Sequence[Record]) -> Figure:
 
 
 def _short(keys: Sequence[str]) -> list[str]:
-    return [key.replace("-", "\n", 1) for key in keys]
+    """Return labels of keys such as orion-7b-350m: the cluster above the models."""
+    parts = [key.split("-") for key in keys]
+    return [f"{cluster}\n{'/'.join(models).upper()}" for cluster, *models in parts]
 
 
 def curves(folder: Folder, records: Sequence[Record]) -> Figure | None:

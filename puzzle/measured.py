@@ -6,7 +6,8 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.record import Metric
-from puzzle.inputs.logs import step_line, switch_line
+from puzzle.inputs.logs import latency_line, step_line, switch_line
+from puzzle.inputs.ppo import Running
 from puzzle.plan.plans import Plan
 from puzzle.run.settings import Backend, Moved, RunResult
 
@@ -50,6 +51,9 @@ def run_metrics(result: RunResult) -> tuple[Metric, ...]:
         ("norm.actor", "actor_norm"),
         ("norm.critic", "critic_norm"),
         ("answer.tokens", "answer_tokens"),
+        ("scale.actor", "actor_scale"),
+        ("scale.critic", "critic_scale"),
+        ("updates.skipped", "skipped"),
     ):
         values = tuple(float(getattr(step, field)) for step in result.steps)
         found.append(Metric(name=name, value=values[-1], unit="1", samples=values))
@@ -93,9 +97,12 @@ def run_summary(plan: Plan, result: RunResult) -> str:
     )
 
 
-def write_log(plan: Plan, result: RunResult, path: Path, total: int) -> Path:
-    """Write a run's steps as the original prints them, for the same parser and figures."""
-    layout = plan.choice.training
+def write_log(plan: Plan, result: RunResult, path: Path, running: Running) -> Path:
+    """Write a run's steps as the original prints them, for the same parser and figures.
+
+    The baseline's are written as DeepSpeed-Chat prints its own.
+    """
+    deepspeed, layout = running.engine == "deepspeed", plan.choice.training
     lines = [
         f"using world size: {layout.world}, data-parallel-size: {layout.data},"
         f" tensor-model-parallel size: {layout.tensor}, pipeline-model-parallel size:"
@@ -104,6 +111,10 @@ def write_log(plan: Plan, result: RunResult, path: Path, total: int) -> Path:
         f"  bulk_switch_on ......... {plan.choice.schedule == 'merged'}",
     ]
     for step in result.steps:
+        if deepspeed:
+            times = step.switch_s, step.generation_s - step.switch_s, step.training_s
+            lines.append(latency_line(*times, step.inference_s, batch=plan.work.batch))
+            continue
         if plan.switch is not None:
             lines.append(switch_line(step.switch_s))
         fields = {
@@ -112,7 +123,7 @@ def write_log(plan: Plan, result: RunResult, path: Path, total: int) -> Path:
             "cri_loss": step.critic_loss,
         }
         ms = (1e3 * step.generation_s, 1e3 * step.inference_s, 1e3 * step.training_s)
-        lines.append(step_line(0, step.step, total, plan.work.batch, fields, ms))
+        lines.append(step_line(0, step.step, running.steps, plan.work.batch, fields, ms))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     return path

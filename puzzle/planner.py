@@ -1,8 +1,12 @@
-"""The planner: layouts and micro-batches with the shortest predicted step that fits into memory.
+"""The planner: layouts, micro-batches and schedules with the shortest predicted step in memory.
 
 Training and inference depend on the training layout, generation on the generation layout; only the
 switch and memory join them. So both lists are made once, sorted, and joined best sum first, until
 no remaining sum can beat the best whole step: exhaustive within the space, by the cost model.
+
+Merged training is predicted in closed form, fused by playing its pass list. Finding and playing a
+fused order takes up to seconds, so only those are played whose full pipeline, without any gap,
+would be short enough for the best plans found without them.
 """
 
 import heapq
@@ -16,15 +20,19 @@ from puzzle.inputs.experiment import Choice, Experiment
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama, check_layout
 from puzzle.inputs.workload import Workload
+from puzzle.plan.passes import ScheduleName
 from puzzle.plan.plans import Plan, make_plan
 from puzzle.simulate.cost import generation_time, inference_time, training_time
-from puzzle.simulate.memory import activations, cache, states
-from puzzle.simulate.predict import Predicted, predict
+from puzzle.simulate.memory import cache, flying, states
+from puzzle.simulate.predict import Predicted, fused_time, predict
+from puzzle.simulate.timeline import least_training
 
 GIB = 2**30
 MICRO_BATCHES = (1, 2, 4, 8)
 DECODE = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHOWN = 8
+FUSED_AT_MOST = 2048
+"""Largest stages x micro-batches for which a fused order is sought (half a second each)."""
 
 
 class Option(NamedTuple):
@@ -33,6 +41,7 @@ class Option(NamedTuple):
     seconds: float
     layout: Layout
     work: Workload
+    schedule: ScheduleName = "merged"
 
 
 class Candidate(NamedTuple):
@@ -43,8 +52,13 @@ class Candidate(NamedTuple):
 
 
 def layouts(world: int, most_tensor: int, *models: Llama) -> Iterator[Layout]:
-    """Yield every layout of `world` ranks that can hold the models."""
+    """Yield every layout of `world` ranks that can hold the models.
+
+    Tensor groups lie inside a node of `most_tensor` devices: their links are predicted as such.
+    """
     for tensor in range(1, min(world, most_tensor) + 1):
+        if world > most_tensor and most_tensor % tensor:
+            continue
         for pipeline in range(1, world // tensor + 1):
             if world % (tensor * pipeline) == 0:
                 layout = Layout(pipeline=pipeline, tensor=tensor, data=world // (tensor * pipeline))
@@ -66,19 +80,34 @@ def search(experiment: Experiment) -> list[Candidate]:
     capacity = experiment.machines.memory_gib * GIB
     trainings, generations = _trainings(experiment, capacity), _generations(experiment)
     found: list[tuple[float, int, Candidate]] = []
-    for tried, (bound, i, j) in enumerate(_pairs(trainings, generations)):
-        if len(found) == SHOWN and bound >= -found[0][0]:
-            break
-        candidate = _candidate(experiment, trainings[i], generations[j])
-        if candidate.predicted.memory.peak <= capacity:
-            entry = (-candidate.predicted.times.step, -tried, candidate)
-            (heapq.heappushpop if len(found) == SHOWN else heapq.heappush)(found, entry)
+    _join(experiment, trainings, generations, found)
+    longest = -found[0][0] if len(found) == SHOWN else float("inf")
+    if generations:
+        fused = _fused(experiment, capacity, longest - generations[0].seconds)
+        _join(experiment, fused, generations, found)
     if not found:
         raise InputError(
             f"{experiment.name}: no plan fits into {experiment.machines.memory_gib:g} GiB on"
             f" {experiment.world} devices; use more devices or a smaller model or batch"
         )
     return [candidate for _, _, candidate in sorted(found, reverse=True)]
+
+
+def _join(
+    experiment: Experiment,
+    trainings: list[Option],
+    generations: list[Option],
+    found: list[tuple[float, int, Candidate]],
+) -> None:
+    """Put the best plans of both lists into `found`, a heap with the longest step on top."""
+    capacity, before = experiment.machines.memory_gib * GIB, len(found)
+    for tried, (bound, i, j) in enumerate(_pairs(trainings, generations), before):
+        if len(found) == SHOWN and bound >= -found[0][0]:
+            break
+        candidate = _candidate(experiment, trainings[i], generations[j])
+        if candidate.predicted.memory.peak <= capacity:
+            entry = (-candidate.predicted.times.step, -tried, candidate)
+            (heapq.heappushpop if len(found) == SHOWN else heapq.heappush)(found, entry)
 
 
 def _pairs(a: list[Option], b: list[Option]) -> Iterator[tuple[float, int, int]]:
@@ -96,24 +125,58 @@ def _pairs(a: list[Option], b: list[Option]) -> Iterator[tuple[float, int, int]]
 
 
 def _trainings(experiment: Experiment, capacity: float) -> list[Option]:
-    """Return training layouts, micro-batches and schedules whose own memory fits."""
-    actor, critic = experiment.actor_model, experiment.critic_model
-    machines, found = experiment.machines, list[Option]()
-    for layout in layouts(experiment.world, machines.devices_per_node, actor, critic):
-        if experiment.work.batch % layout.data or states(actor, critic, layout) > capacity:
+    """Return training layouts and micro-batches whose own memory fits.
+
+    Merged training is never longer than one model after the other, and holds as much.
+    """
+    actor, critic, c = (
+        experiment.actor_model,
+        experiment.critic_model,
+        experiment.machines.constants,
+    )
+    found: list[Option] = []
+    for layout, work in _fitting(experiment, capacity, fused=False):
+        scoring = inference_time(actor, critic, layout, work, c, merged=True)
+        training = training_time(actor, critic, layout, work, c, merged=True)
+        found.append(Option(scoring + training, layout, work))
+    return sorted(found, key=lambda option: option.seconds)
+
+
+def _fused(experiment: Experiment, capacity: float, within: float) -> list[Option]:
+    """Return the same trained by the fused schedule, where that may end `within` seconds."""
+    actor, critic, c = (
+        experiment.actor_model,
+        experiment.critic_model,
+        experiment.machines.constants,
+    )
+    found: list[Option] = []
+    for layout, work in _fitting(experiment, capacity, fused=True):
+        batches = work.local(layout.data) // work.micro_batch
+        if layout.pipeline == 1 or layout.pipeline * batches > FUSED_AT_MOST:
             continue
+        scoring = inference_time(actor, critic, layout, work, c, merged=True)
+        if scoring + least_training(actor, critic, layout, work, c) < within:
+            sizes = work.batch, work.micro_batch, work.length
+            training = fused_time(actor, critic, layout, *sizes, c)
+            found.append(Option(scoring + training, layout, work, "fused"))
+    return sorted(found, key=lambda option: option.seconds)
+
+
+def _fitting(
+    experiment: Experiment, capacity: float, *, fused: bool
+) -> Iterator[tuple[Layout, Workload]]:
+    """Yield training layouts and micro-batches whose states and activations fit."""
+    actor, critic = experiment.actor_model, experiment.critic_model
+    for layout in layouts(experiment.world, experiment.machines.devices_per_node, actor, critic):
+        if experiment.work.batch % layout.data:
+            continue
+        free = capacity - states(actor, critic, layout, fused=fused)
         for size in MICRO_BATCHES:
             work = msgspec.structs.replace(experiment.work, micro_batch=size)
             if work.local(layout.data) % size:
                 continue
-            flying = activations(actor, layout, work) + activations(critic, layout, work)
-            if states(actor, critic, layout) + flying > capacity:
-                continue
-            scoring = inference_time(actor, critic, layout, work, machines.constants, merged=True)
-            # Merged is never longer than one after the other, and holds as much.
-            training = training_time(actor, critic, layout, work, machines.constants, merged=True)
-            found.append(Option(scoring + training, layout, work))
-    return sorted(found, key=lambda option: option.seconds)
+            if flying(actor, critic, layout, work, fused=fused) <= free:
+                yield layout, work
 
 
 def _generations(experiment: Experiment) -> list[Option]:
@@ -149,7 +212,7 @@ def _candidate(experiment: Experiment, train: Option, generate: Option) -> Candi
         training=train.layout,
         generation=generate.layout,
         mapping="overlap",
-        schedule="merged",
+        schedule=train.schedule,
         inference="merged",
     )
     asked = msgspec.structs.replace(experiment, work=work)

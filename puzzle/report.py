@@ -13,6 +13,7 @@ from puzzle import figures, tables
 from puzzle.cases import ARTIFACT, OWN, Folder
 from puzzle.claiming import load_claims
 from puzzle.experiments import SUITES
+from puzzle.measured_figures import measured_figures, measured_table
 
 INTRO = (
     "A PPO step generates with the actor, scores with three frozen or old models, and trains actor"
@@ -74,6 +75,7 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         tables.figure_11_table(records),
         tables.figure_12_table(records),
         tables.table_3_table(records),
+        measured_table(records),
         tables.errors_table(records),
         tables.plans_table(records),
         tables.runs_table(records),
@@ -85,6 +87,7 @@ def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdi
         figures.figure_ten(folder, records),
         figures.figure_eleven(folder, records),
         figures.figure_twelve(folder, records),
+        *measured_figures(folder, records),
         figures.curves(folder, records),
     )
     return Section(

@@ -15,26 +15,36 @@ from puzzle.inputs.experiment import Experiment
 from puzzle.inputs.logs import anomalies, read_folder
 from puzzle.plan.plans import Plan
 from puzzle.planner import Candidate
+from puzzle.simulate.timeline import training_timeline
 
 
 def candidates_table(experiment: Experiment, candidates: Iterable[Candidate]) -> Table:
     """Return the planner's best plans, the shortest step first."""
     table = Table(
-        title=f"{experiment.name}: best plans, predicted (seconds)", title_justify="left", box=None
+        title=f"{experiment.name}: best plans, predicted (seconds)",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        caption="batches: of training/prefill/decode; train.: merged in closed form (published for"
+        " it alone), fused by its timeline; played: the pass list in time, of either",
+        caption_justify="left",
     )
-    for column in ("train", "generate", "micro", "decode"):
+    for column in ("train", "generate", "order", "batches"):
         table.add_column(column, no_wrap=True)
-    for column in ("gen.", "switch", "infer.", "train.", "step", "GiB"):
+    for column in ("gen.", "switch", "infer.", "train.", "played", "step", "GiB"):
         table.add_column(column, justify="right", no_wrap=True)
-    for plan, predicted in candidates:
+    found = list(candidates)
+    digits = 2 if found[0].predicted.times.step >= 1 else 4
+    for plan, predicted in found:
         times, work = predicted.times, plan.work
+        played = training_timeline(plan, experiment.machines.constants).seconds
         table.add_row(
             str(plan.choice.training),
             str(plan.choice.generation),
-            str(work.micro_batch),
-            f"{work.prefill_micro_batch}/{work.decode_micro_batch}",
-            *(f"{t:.2f}" for t in (*times, times.step)),
-            f"{predicted.memory.peak / GIB:.1f}",
+            plan.choice.schedule,
+            f"{work.micro_batch}/{work.prefill_micro_batch}/{work.decode_micro_batch}",
+            *(f"{t:.{digits}f}" for t in (*times, played, times.step)),
+            f"{predicted.memory.peak / GIB:.{digits - 1}f}",
         )
     return table
 
@@ -66,7 +76,7 @@ def times_table(metrics: Sequence[Metric]) -> Table:
 
 def logs_table(folder: Path) -> Group:
     """Return a folder's runs and a line per anomaly."""
-    logs = read_folder(folder)
+    logs, empty = read_folder(folder)
     table = Table(title=f"{folder}: means in s, first steps left out", title_justify="left")
     for column in ("log", "P-D-T", "steps", "stage 1", "stage 2", "stage 3", "step", "switch"):
         table.add_column(column, justify="left" if column == "log" else "right", overflow="fold")
@@ -80,7 +90,7 @@ def logs_table(folder: Path) -> Group:
             *(f"{seconds:.4f}" for seconds in log.means()),
             "" if switch is None else f"{switch:.4f}",
         )
-    found = anomalies(logs)
+    found = anomalies(logs, empty)
     return Group(table, *(f"does not fit: {line}" for line in found), f"{len(found)} anomalies")
 
 

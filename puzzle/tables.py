@@ -246,7 +246,8 @@ def plans_table(records: Sequence[Record]) -> Table:
             "GiB",
         ),
         rows=tuple(row for row in rows if row[4] is not None),
-        note="Both with the critic updated and inference merged. The planner may use data"
+        note="Both with the critic updated and inference merged. The planner may take the fused"
+        " schedule, predicted by its timeline where merged is in closed form, and data"
         " parallelism, which the original's switch cannot change; its space is outside the"
         " measured layouts, so its gains are extrapolated.",
     )  # fmt: skip

@@ -5,6 +5,7 @@ the configuration; DeepSpeed-Chat prints one `E2E latency` line per step.
 """
 
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
@@ -79,6 +80,17 @@ def step_line(
     )
 
 
+def latency_line(gather: float, generate: float, train: float, others: float, *, batch: int) -> str:
+    """Return DeepSpeed-Chat's line of a PPO step, seconds; the gather is not in `generate`."""
+    total = gather + generate + train + others
+    parts = (("Gather latency", gather), ("Generate time", generate), ("Training time", train))
+    told = " ".join(f"|{name}={s:.6f}s ({100 * s / total:.2f}%)" for name, s in parts)
+    return (
+        f"|E2E latency={total:.6f}s {told} |Others={others:.6f} ({100 * others / total:.2f}%)"
+        f"|CurSamplesPerSec={batch / total:.2f}"
+    )
+
+
 def switch_line(seconds: float) -> str:
     """Return the original's line of a switch."""
     return f"apply shadow model time: {seconds:.9f}"
@@ -132,17 +144,25 @@ def _deepspeed_step(found: re.Match[str]) -> Step:
     return Step((generate, others, train), total, gather, {})
 
 
-def read_folder(folder: Path) -> list[Log]:
-    """Return all logs below a folder by path."""
-    paths = sorted(folder.rglob("*.log"))
-    if not paths:
-        raise InputError(f"{folder}: no .log files below it")
-    return [read_log(path) for path in paths]
+def read_folder(folder: Path) -> tuple[list[Log], list[str]]:
+    """Return all logs below a folder by path, and a sentence on each that has no step.
+
+    Raises InputError where no log has one.
+    """
+    paths, logs, empty = sorted(folder.rglob("*.log")), list[Log](), list[str]()
+    for path in paths:
+        try:
+            logs.append(read_log(path))
+        except InputError as error:
+            empty.append(str(error))
+    if not logs:
+        raise InputError(empty[0] if empty else f"{folder}: no .log files below it")
+    return logs, empty
 
 
-def anomalies(logs: list[Log]) -> list[str]:
+def anomalies(logs: list[Log], empty: Sequence[str] = ()) -> list[str]:
     """Return what does not fit together in a folder of logs, a sentence each (section 4.4)."""
-    found = _copies(logs) + _edited(logs)
+    found = [*empty, *_copies(logs), *_edited(logs)]
     for log in logs:
         named = _NAME.search(Path(log.path).name)
         if named is None:

@@ -82,9 +82,15 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     engine: Literal["puzzle", "deepspeed"] = "puzzle"
     """`deepspeed` is the baseline: ZeRO-3 over all ranks, the actor gathered to generate."""
+    hybrid_engine: bool = True
+    """Of engine `deepspeed`: generate by its inference kernels where they can be had (GPUs)."""
     steps: int = 6
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of weights in the passes; bfloat16 keeps float32 main weights."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights in the passes; the halves keep float32 main weights, and float16 scales losses."""
+    loss_scale: float = 65536.0
+    """Of float16 at the start, of each model; halved when a gradient is not finite."""
+    loss_scale_window: int = 1000
+    """Updates without such a gradient after which a model's scale doubles."""
     prompts: str = "small"
     """A JSONL or parquet file with a column `prompt`, or `small`, the set that is shipped."""
     tokenizer: str = "bytes"
@@ -104,6 +110,11 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Also switch by gathering all weights, as DeepSpeed-Chat and HybridFlow do, and measure."""
     timeout_s: float = 300.0
     """How long a rank waits for another before the run is ended."""
+    switch_beside: bool = True
+    """On CUDA, switch beside the critic's training; false: when generation begins, as the paper, so
+    that the switch's whole time is seen."""
+    cuda_graphs: bool = False
+    """Decode by CUDA graphs: on GPUs, with a generation layout of one stage."""
     sampling: Sampling = Sampling()
     actor_optimizer: Optimizer = Optimizer()
     critic_optimizer: Optimizer = Optimizer()
@@ -112,6 +123,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Refuse numbers out of range."""
         if self.steps < 1:
             raise InputError(f"running.steps is {self.steps}, expected 1 or more")
+        if not self.loss_scale >= 1 or self.loss_scale_window < 1:
+            raise InputError("running.loss_scale and running.loss_scale_window are 1 or more")
         if self.checkpoint_every < 0:
             raise InputError(
                 f"running.checkpoint_every is {self.checkpoint_every}, expected 0 or more"

@@ -3,6 +3,7 @@
 This is what `plan` writes as JSON and `simulate` and `run` read. Nothing here is predicted time.
 """
 
+from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,13 +14,11 @@ from puzzle.inputs.experiment import Choice, Experiment
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama, check_layout
 from puzzle.inputs.workload import Workload, check_workload
-from puzzle.plan.reshard import ReshardPlan, make_reshard_plan, peak_elements
+from puzzle.plan.reshard import Move, ReshardPlan, buckets, make_reshard_plan, peak_elements
 from puzzle.plan.slices import held_elements
 
 HALF = 2
 """Bytes of a half-precision weight."""
-BUCKET = 512 * 1024 * 1024
-"""Largest message of a switch, bytes."""
 
 
 class Switch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,12 +128,12 @@ def switch_of(actor: Llama, choice: Choice, *, released: bool = False) -> Switch
 
 
 def messages(moves: ReshardPlan, rank: int, width: int = HALF) -> int:
-    """Return the buckets that a rank receives: at most BUCKET bytes each, few per peer."""
-    total = 0
-    for peer in moves.peers(rank):
-        size = sum(m.part.size for m in moves.moves if (m.source, m.target) == (peer, rank))
-        total += -(-size * width // BUCKET)
-    return total
+    """Return the messages that a rank receives, at most four from each other."""
+    coming: dict[int, list[Move]] = defaultdict(list)
+    for move in moves.moves:
+        if move.target == rank != move.source:
+            coming[move.source].append(move)
+    return sum(len(buckets(each, width)) for each in coming.values())
 
 
 def _held(model: Llama, layout: Layout, rank: int) -> int:

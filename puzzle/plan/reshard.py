@@ -4,6 +4,7 @@ Paper's inter-stage switch; the bytes of section 6 of the specification follow f
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from common.errors import InputError
@@ -11,6 +12,11 @@ from puzzle.inputs.layout import Layout, Place
 from puzzle.inputs.model import Llama, Role, check_layout
 from puzzle.plan.mappings import MAPPINGS, source_replica
 from puzzle.plan.slices import Slice, held, held_elements
+
+BUCKET = 512 * 1024 * 1024
+"""Usual largest message of a switch, bytes."""
+MOST_MESSAGES = 4
+"""From one rank to another in a switch."""
 
 
 class Move(NamedTuple):
@@ -133,6 +139,26 @@ class _Holders:
         if self.own and holders[0][0] == own.stage:
             return holders[own.slice]
         return holders[like]
+
+
+def buckets(moves: Sequence[Move], width: int, least: int = BUCKET) -> list[list[Move]]:
+    """Return the moves of one pair of ranks as at most four messages; `width` bytes an element.
+
+    A message has at most `least` bytes, or more where four of them would not hold all: closed
+    ones then have above a quarter of the whole, so there are three of them and a last one.
+    """
+    sizes = [move.part.size * width for move in moves]
+    if sum(sizes) > least:
+        least = max(least, -(-sum(sizes) // MOST_MESSAGES) + max(sizes))
+    made: list[list[Move]] = [[]]
+    size = 0
+    for move, more in zip(moves, sizes, strict=True):
+        if made[-1] and size + more > least:
+            made.append([])
+            size = 0
+        made[-1].append(move)
+        size += more
+    return [bucket for bucket in made if bucket]
 
 
 def peak_elements(plan: ReshardPlan, model: Llama, rank: int, role: Role = "actor") -> int:

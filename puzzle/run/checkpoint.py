@@ -1,4 +1,4 @@
-"""Checkpoints of a run: both trained models with their optimizers, and the step.
+"""Checkpoints of a run: both trained models with their optimizers and loss scales, and the step.
 
 Prompts and draws depend on the seed and the step alone, so nothing else is needed for the identical
 continuation. Any layout can go on from any other's files: tensors are cut anew.
@@ -54,6 +54,8 @@ def save(folder: Path, about: About, groups: Groups, updates: dict[str, Update])
                 for kind, value in _tensors(update, weight).items()
             }
             tensors["step"] = torch.tensor(float(update.count()))
+            scale = update.scale
+            tensors["scale"] = torch.tensor([scale.value, scale.good], dtype=torch.float64)
             save_file(tensors, being / _file(name, at.stage, at.slice))
     dist.barrier()
     if dist.get_rank() == 0:
@@ -88,6 +90,9 @@ def load(folder: Path, about: About, groups: Groups, updates: dict[str, Update])
                     value.copy_(_read(place, name, model, role, found.layout, kind, part))
         with safe_open(place / _file(name, 0, 0), "pt") as file:
             done = file.get_tensor("step")
+            scale, good = file.get_tensor("scale").tolist()
+        if update.scale.dynamic:
+            update.scale.value, update.scale.good = scale, int(good)
         for parameter in update.store.main.values():
             update.optimizer.state[parameter]["step"] = done.clone()
         update.store.refresh()

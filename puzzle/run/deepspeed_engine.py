@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from math import log2
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from puzzle.inputs.model import SCORE, Llama, Role, parameters, tensors
-from puzzle.inputs.ppo import Optimizer
 from puzzle.plan.slices import Slice
 from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
+from puzzle.run.generate import Prompts, Special
+from puzzle.run.hybrid import Drawer, Generated, generate, settings, why_not
 from puzzle.run.ppo import (
     actor_loss,
     advantages_of,
@@ -116,15 +118,16 @@ class Baseline:
         }
         running = job.running
         self.settings = {"actor": running.actor_optimizer, "critic": running.critic_optimizer}
-        self.engines = {n: self._engine(made[n], self.settings[n]) for n in ("actor", "critic")}
+        self.hybrid = not why_not(job.backend, wanted=running.hybrid_engine)
+        self.engines = {n: self._engine(made[n], n) for n in ("actor", "critic")}
         self.tokenizer, self.score = load_tokenizer(running.tokenizer), programmed(running.reward)
         self.prompts = prompt_ids(load_prompts(running.prompts), self.tokenizer, self.work.prompt)
         self.digest = sha256()
         self.gather_s = 0.0
         self.norms = {"actor": 0.0, "critic": 0.0}
 
-    def _engine(self, model: torch.nn.Module, o: Optimizer) -> Any:
-        work = self.work
+    def _engine(self, model: torch.nn.Module, name: str) -> Any:
+        work, o = self.work, self.settings[name]
         local = work.local(self.world)
         config: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": work.micro_batch,
@@ -132,8 +135,15 @@ class Baseline:
             "gradient_clipping": o.clip,
             "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
             "bf16": {"enabled": self.job.running.dtype == "bfloat16"},
+            "fp16": {
+                "enabled": self.job.running.dtype == "float16",
+                "initial_scale_power": round(log2(self.job.running.loss_scale)),
+                "loss_scale_window": self.job.running.loss_scale_window,
+            },
             "steps_per_print": 2**31,
         }
+        if self.hybrid and name == "actor":
+            config["hybrid_engine"] = settings(work.length)
         decayed = [p for p in model.parameters() if p.dim() > 1]
         kept = [p for p in model.parameters() if p.dim() == 1]
         optimizer = torch.optim.AdamW(
@@ -173,6 +183,9 @@ class Baseline:
         found = batch_of(self.prompts, pad, work.prompt, work.batch, number, self.job.seed)
         ids, valid = (torch.from_numpy(x[rows]).to(self.device) for x in found)
         numbers = torch.arange(rows.start, rows.stop, device=self.device) + number * work.batch
+        if self.hybrid:
+            self._generate_hybrid(Prompts(ids, valid, numbers))
+            return
         module = self.engines["actor"].module
         with self.gathered(module):
             ended = torch.zeros(local, dtype=torch.bool, device=self.device)
@@ -199,9 +212,23 @@ class Baseline:
                 if running.sampling.stop_at_end:
                     ended |= tokens == self.tokenizer.end
                 x = tokens[:, None]
-        self.ids, self.valid, self.old = ids, valid, torch.stack(logs, 1)
-        every = [torch.empty_like(ids) for _ in range(self.world)]
-        dist.all_gather(every, ids)
+        self._keep(Generated(ids, valid, torch.stack(logs, 1)))
+
+    def _generate_hybrid(self, prompts: Prompts) -> None:
+        """Generate by the hybrid engine, which gathers and times its gather itself."""
+        special = Special(self.tokenizer.pad, self.tokenizer.end)
+        drawer = Drawer(prompts, self.job.running.sampling, special, self.job.seed)
+        engine = self.engines["actor"]
+        engine.eval()
+        found = generate(engine.generate, prompts, self.work.answer, drawer)
+        engine.train()
+        self.gather_s = float(engine._gather_latency)
+        self._keep(found)
+
+    def _keep(self, found: Generated) -> None:
+        self.ids, self.valid, self.old = found
+        every = [torch.empty_like(found.ids) for _ in range(self.world)]
+        dist.all_gather(every, found.ids)
         self.digest.update(torch.cat(every).cpu().numpy().tobytes())
 
     @contextmanager
@@ -345,7 +372,7 @@ def run_baseline(rank: int, report: Callable[[StepFigures], None], job: Job) -> 
             report(steps[-1])
     received = [0] * baseline.world
     dist.all_gather_object(received, baseline.received())
-    width = 2 if job.running.dtype == "bfloat16" else 4
+    width = 4 if job.running.dtype == "float32" else 2
     size = width * parameters(job.plan.actor)
     planned = round((baseline.world - 1) / baseline.world * size)
     moved = Moved(

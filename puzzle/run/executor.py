@@ -27,6 +27,8 @@ class Work(NamedTuple):
     finish: Finish
     updates: Mapping[str, Update]
     step: int = 0
+    updated: Callable[[str], None] = lambda model: None
+    """Called when a model's update is over on this rank: its weights are final."""
 
 
 def execute(
@@ -64,6 +66,7 @@ class _Runner:
             self.work.updates[item.model].sum_squares()
         else:
             self.work.updates[item.model].step(self.work.step)
+            self.work.updated(item.model)
 
     def forward(self, item: Pass) -> None:
         stage, number = self.work.stages[item.model], self.schedule.stage(item.model, self.me)
@@ -76,7 +79,7 @@ class _Runner:
         if number == self.schedule.stages - 1:
             loss = self.work.finish(item.model, item.batch, y)
             if loss is not None:
-                self.live[item] = x, loss
+                self.live[item] = x, loss * self.work.updates[item.model].scale.value
             return
         if self.work.updates:
             self.live[item] = x, y

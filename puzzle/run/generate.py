@@ -15,6 +15,7 @@ from torch import Tensor
 
 from puzzle.inputs.ppo import Sampling
 from puzzle.inputs.workload import Workload
+from puzzle.run.decode import Decoding, StaticStep
 from puzzle.run.groups import Groups
 from puzzle.run.layers import Cache
 from puzzle.run.links import Directions, Sender, post
@@ -58,6 +59,7 @@ class _Block:
         self.cache: Cache = stage.new_cache(n, length, dtype)
         self.ended = torch.zeros(n, dtype=torch.bool, device=prompts.ids.device)
         self.hidden: list[Tensor] = []
+        self.step: StaticStep | None = None
 
 
 class Generator:
@@ -73,12 +75,14 @@ class Generator:
         special: Special,
         seed: int,
         dtype: torch.dtype,
+        decoding: Decoding = "grown",
     ) -> None:
         self.stage, self.groups, self.directions = stage, groups, directions
         self.work, self.sampling, self.special, self.seed = work, sampling, special, seed
         self.dtype, self.pipeline = dtype, groups.layout.pipeline
         self.others = [groups.rank(p) for p in range(self.pipeline - 1)]
         self.end = groups.rank(self.pipeline - 1)
+        self.decoding = decoding
 
     @torch.no_grad()
     def run(self, prompts: Prompts) -> Answers:
@@ -118,10 +122,22 @@ class Generator:
         """Run the tokens at `begin`; the last stage chooses those after them."""
         valid = block.valid[:, : begin + 1]
         positions = (valid.long().sum(1, keepdim=True) - 1).clamp(min=0)
-        block.cache.begin = begin
-        y = self._forward(block, Tokens(block.ids[:, begin : begin + 1], valid, positions))
+        tokens = Tokens(block.ids[:, begin : begin + 1], valid, positions)
+        if self.decoding == "grown":
+            block.cache.begin = begin
+            y = self._forward(block, tokens)
+        else:
+            y = self._static(block).run(tokens, begin)
         if self.stage.last:
             self._choose(block, y[:, -1], begin + 1)
+
+    def _static(self, block: _Block) -> StaticStep:
+        """Return a block's step on static buffers; a graph is captured for these weights only."""
+        if block.step is None:
+            graph = self.decoding == "graph"
+            rows, length = block.ids.shape
+            block.step = StaticStep(self.stage, block.cache, rows, length, graph=graph)
+        return block.step
 
     def _forward(self, block: _Block, tokens: Tokens) -> Tensor:
         p, x = self.groups.place.stage, None

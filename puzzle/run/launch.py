@@ -6,6 +6,7 @@ set) it runs as the one rank that it is.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from puzzle.run.settings import Job, RunResult, StepFigures
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger("puzzle")
 
 OnStep = Callable[[StepFigures], None]
 
@@ -71,6 +74,9 @@ def _task(job: Job) -> Callable[..., RunResult]:
     if job.running.engine == "puzzle":
         return run_rank
     from puzzle.run.deepspeed_engine import run_baseline
+    from puzzle.run.hybrid import told
+
+    log.info(told(job.backend, wanted=job.running.hybrid_engine))
 
     return run_baseline
 
@@ -83,6 +89,10 @@ def _check_deepspeed(job: Job) -> None:
             "running.engine 'deepspeed' is data parallel only: give both layouts of [choice]"
             f" data = {job.plan.world} and pipeline = tensor = 1"
         )
+    if job.running.dtype == "float16" and job.backend == "gloo":
+        raise InputError(
+            "running.engine 'deepspeed' has no float16 on CPUs; set running.dtype to bfloat16"
+        )
     if job.running.checkpoint or job.running.save_to:
         raise InputError(
             "running.engine 'deepspeed' is a baseline to measure: it writes no checkpoints; leave"
@@ -90,6 +100,22 @@ def _check_deepspeed(job: Job) -> None:
         )
     if find_spec("deepspeed") is None:
         raise InputError("running.engine 'deepspeed' needs the package deepspeed (extra puzzle)")
+
+
+def _check_graphs(job: Job) -> None:
+    """Refuse graphs where no decode step can be captured."""
+    stages = job.plan.choice.generation.pipeline
+    if job.backend == "gloo":
+        raise InputError(
+            "running.cuda_graphs needs CUDA devices (--backend nccl); leave it false on CPUs"
+        )
+    if stages > 1:
+        raise InputError(
+            f"running.cuda_graphs captures a decode step of one stage, but the generation layout"
+            f" has {stages}; give choice.generation pipeline = 1 or leave cuda_graphs false"
+        )
+    if job.running.engine == "deepspeed":
+        raise InputError("running.cuda_graphs is of the engine 'puzzle' only; leave it false")
 
 
 def check_job(job: Job, world_size: int | None = None) -> None:
@@ -103,6 +129,8 @@ def check_job(job: Job, world_size: int | None = None) -> None:
         )
     if job.running.engine == "deepspeed":
         _check_deepspeed(job)
+    if job.running.cuda_graphs:
+        _check_graphs(job)
     tokenizer = load_tokenizer(job.running.tokenizer)
     if tokenizer.size > job.plan.actor.vocabulary:
         raise InputError(

@@ -1,7 +1,9 @@
 """Messages between the stages of a pipeline, received in the order in which they are sent.
 
 Messages of one pair of ranks go through one group per direction, so no tags are needed and NCCL
-cannot stall: the receiver knows the sender's program and posts its receives in that order.
+cannot stall: the receiver knows the sender's program and posts its receives in that order. NCCL
+then has a connection of its own for each pair and direction, because the process group is begun
+without a device (`member.join`); begun with one, all messages of a rank would wait in one line.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from puzzle.plan.passes import Pass, Schedule
+from puzzle.plan.roads import Pairs
 from puzzle.run.groups import Groups
 
 AHEAD = 2
@@ -22,17 +26,38 @@ AHEAD = 2
 
 
 class Directions:
-    """Two groups over all ranks: towards higher ranks and towards lower ones."""
+    """Two groups over all ranks: towards higher ranks and towards lower ones.
 
-    def __init__(self, timeout_s: float) -> None:
+    `pairs` are the (source, target) that will send; without them, on gloo, any may.
+    """
+
+    def __init__(self, timeout_s: float, pairs: Pairs | None = None) -> None:
         timeout = timedelta(seconds=timeout_s)
         up, down = dist.new_group(timeout=timeout), dist.new_group(timeout=timeout)
         assert isinstance(up, dist.ProcessGroup)
         assert isinstance(down, dist.ProcessGroup)
-        self.up, self.down = up, down
+        self.up, self.down, self.pairs = up, down, pairs
+        if dist.get_backend(up) == "nccl":
+            self.open()
+
+    def open(self) -> None:
+        """Make the pairs' connections, on all ranks in one order.
+
+        NCCL makes a connection when it is first used and holds both hosts until both are there;
+        two ranks that began by receiving from each other would wait for ever.
+        """
+        assert self.pairs is not None
+        me, cuda = dist.get_rank(), dist.get_backend(self.up) == "nccl"
+        token = torch.zeros(1, device="cuda" if cuda else "cpu")
+        for source, target in sorted(self.pairs):
+            if me == source:
+                dist.send(token, target, group=self.towards(source, target))
+            elif me == target:
+                dist.recv(token, source, group=self.towards(source, target))
 
     def towards(self, source: int, target: int) -> dist.ProcessGroup:
         """Return the group for messages from one rank to another."""
+        assert self.pairs is None or (source, target) in self.pairs, (source, target)
         return self.up if source < target else self.down
 
 

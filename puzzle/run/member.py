@@ -82,7 +82,6 @@ def join(rank: int, world: int, *, backend: Backend, timeout_s: float, where: st
         rank=rank,
         world_size=world,
         timeout=timedelta(seconds=timeout_s),
-        device_id=torch.device("cuda", local) if backend == "nccl" else None,
     )
 
 

@@ -36,10 +36,16 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     generation_s: float
     """With the switch."""
     switch_s: float
+    """Beside training (`running.switch_beside`) only what is left of it when generation begins."""
     inference_s: float
     training_s: float
     answer_tokens: float
     """Mean length of the answers."""
+    actor_scale: float = 1.0
+    """Factor on the loss of the next step; other than 1 in float16 only."""
+    critic_scale: float = 1.0
+    skipped: int = 0
+    """Updates of both models left out so far, because a gradient was not finite."""
 
     @property
     def step_s(self) -> float:

@@ -51,17 +51,25 @@ class Stage:
         """First token id of this slice of the vocabulary."""
         self.heads = model.heads // layout.tensor
 
-    def forward(self, x: Tensor | None, tokens: Tokens, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor | None,
+        tokens: Tokens,
+        cache: Cache | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Return hidden states N x T x H; the last stage's are normalised.
 
-        `x` is None on the first stage, where the ids are looked up.
+        `x` is None on the first stage, where the ids are looked up; `mask` in place of the one of
+        tokens that follow each other.
         """
         if self.first:
             x = embed(tokens.ids, self.weights[EMBEDDING], self.token, self.group)
         assert x is not None
         size, base = self.model.head_size, self.model.rope_base
         angles = rotary_angles(tokens.positions, size, base, x.dtype)
-        mask = attention_mask(tokens.valid, tokens.ids.shape[1], x.dtype)
+        if mask is None:
+            mask = attention_mask(tokens.valid, tokens.ids.shape[1], x.dtype)
         w, epsilon = self.weights, self.model.norm_epsilon
         for layer in self.layers:
             name = f"model.layers.{layer}"

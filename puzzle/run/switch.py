@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from puzzle.plan.plans import BUCKET
-from puzzle.plan.reshard import Move, ReshardPlan
+from puzzle.plan.reshard import BUCKET, Move, ReshardPlan, buckets
 from puzzle.plan.slices import Slice
 from puzzle.run.groups import Groups
 from puzzle.run.links import Directions, Sender, post
@@ -25,13 +23,27 @@ class Counted(NamedTuple):
     messages: int
 
 
+class Started(NamedTuple):
+    """A switch under way: what was sent, and what is to come into which buffers."""
+
+    weights: dict[str, Tensor]
+    sender: Sender
+    waiting: list[tuple[list[Move], Tensor, dist.Work]]
+    counted: Counted
+
+
 class Switcher:
     """Moves weights from one layout to the other, again and again by one plan."""
 
     def __init__(
-        self, plan: ReshardPlan, groups: Groups, directions: Directions, slices: dict[str, Slice]
+        self,
+        plan: ReshardPlan,
+        groups: Groups,
+        directions: Directions,
+        slices: dict[str, Slice],
+        bucket: int = BUCKET,
     ) -> None:
-        me = groups.me
+        me, self.bucket = groups.me, bucket
         self.plan, self.directions, self.slices = plan, directions, slices
         self.kept = [m for m in plan.aliased if m.target == me]
         self.local = [m for m in plan.moves if m.source == m.target == me]
@@ -48,28 +60,38 @@ class Switcher:
 
         Nothing has to flow back: dropping the result leaves generation.
         """
-        sender, waiting, got, messages = Sender(self.directions), [], 0, 0
+        return self.finish(self.start(weights))
+
+    def start(self, weights: dict[str, Tensor]) -> Started:
+        """Post all messages without waiting for any; the weights must be final."""
+        sender, got, messages = Sender(self.directions), 0, 0
+        waiting: list[tuple[list[Move], Tensor, dist.Work]] = []
         some = next(iter(weights.values()))
         for source, moves in self.coming.items():
-            for part in _buckets(moves, some.element_size()):
+            for part in buckets(moves, some.element_size(), self.bucket):
                 size = sum(m.part.size for m in part)
                 buffer = torch.empty(size, dtype=some.dtype, device=some.device)
                 waiting.append((part, buffer, post(self.directions, source, buffer)))
                 got += size * some.element_size()
                 messages += 1
         for target, moves in self.going.items():
-            for part in _buckets(moves, some.element_size()):
+            for part in buckets(moves, some.element_size(), self.bucket):
                 sender.send(target, torch.cat([self._cut(weights, m).flatten() for m in part]))
+        return Started(weights, sender, waiting, Counted(got, sender.bytes, messages))
+
+    def finish(self, started: Started) -> tuple[dict[str, Tensor], Counted]:
+        """Wait for the messages and put the generation shard together."""
+        weights = started.weights
         made = {m.part.tensor.name: self._cut(weights, m) for m in self.kept}
         for move in self.local:
             _put(made, move, self._cut(weights, move))
-        for moves, buffer, work in waiting:
+        for moves, buffer, work in started.waiting:
             work.wait()
             pieces = buffer.split([m.part.size for m in moves])
             for move, piece in zip(moves, pieces, strict=True):
                 _put(made, move, piece.view(move.part.shape))
-        sender.drain()
-        return made, Counted(got, sender.bytes, messages)
+        started.sender.drain()
+        return made, started.counted
 
     def _cut(self, weights: dict[str, Tensor], move: Move) -> Tensor:
         """Return a part of a resident weight, a view."""
@@ -89,20 +111,6 @@ def _put(made: dict[str, Tensor], move: Move, piece: Tensor) -> None:
     if name not in made:
         made[name] = piece.new_empty(whole.shape)
     made[name].narrow(axis, part.start - whole.start, part.stop - part.start).copy_(piece)
-
-
-def _buckets(moves: list[Move], width: int) -> Iterator[list[Move]]:
-    """Yield moves of one pair of ranks in messages of at most BUCKET bytes (or one tensor)."""
-    bucket: list[Move] = []
-    size = 0
-    for move in moves:
-        if bucket and (size + move.part.size) * width > BUCKET:
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(move)
-        size += move.part.size
-    if bucket:
-        yield bucket
 
 
 def gather(

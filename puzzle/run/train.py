@@ -13,8 +13,10 @@ from torch import Tensor
 from puzzle.inputs.model import Role
 from puzzle.plan.passes import ModelName
 from puzzle.plan.plans import reshard_of
+from puzzle.plan.roads import generation_pairs, switch_pairs, training_pairs
 from puzzle.plan.schedules import inference, make_schedule, pass_ratio
 from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
+from puzzle.run.decode import Decoding
 from puzzle.run.executor import Work, execute
 from puzzle.run.experience import (
     Experience,
@@ -31,21 +33,38 @@ from puzzle.run.ppo import actor_loss, critic_loss
 from puzzle.run.rewards import programmed
 from puzzle.run.settings import Job, StepFigures
 from puzzle.run.stage import Stage
+from puzzle.run.streams import Streams, Taken, streams_of
 from puzzle.run.switch import Counted, Switcher
-from puzzle.run.update import Update
+from puzzle.run.update import LossScale, Update
 from puzzle.run.weights import Reader, Store, random_weights
 
 
 class Trainer:
     """All four models of one rank, and the steps of PPO on them."""
 
-    def __init__(self, job: Job, device: torch.device, readers: dict[str, Reader]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        device: torch.device,
+        readers: dict[str, Reader],
+        streams: Streams | None = None,
+    ) -> None:
         self.job, self.device, self.plan = job, device, job.plan
         self.dtype: torch.dtype = getattr(torch, job.running.dtype)
         choice, timeout = job.plan.choice, job.running.timeout_s
-        self.groups, self.directions = Groups(choice.training, timeout), Directions(timeout)
+        self.groups = Groups(choice.training, timeout)
+        moves = reshard_of(job.plan) if choice.training != choice.generation else None
+        places = moves.places if moves else choice.generation.places()
+        self.streams = streams or streams_of(device, beside=job.running.switch_beside)
+        # Beside training, the switch's messages must not stand between those of the pipeline.
+        ahead = self.streams.ahead
+        switching = switch_pairs(moves) if moves else frozenset()
+        pairs = training_pairs(choice.training) | generation_pairs(choice.generation, places)
+        self.directions = Directions(timeout, pairs if ahead else pairs | switching)
+        roads = Directions(timeout, switching) if ahead and moves else self.directions
         self.making = self.groups
         self.switcher: Switcher | None = None
+        self.arranged: Taken[tuple[dict[str, Tensor], Counted]] | None = None
         # In the fused schedule the critic runs from the last rank to the first, its reward too.
         self.turned: tuple[ModelName, ...] = ()
         self.critics = self.groups
@@ -53,11 +72,10 @@ class Trainer:
             self.turned = ("reward", "critic")
             self.critics = Groups(choice.training, timeout, turned_places(choice.training))
         self.stores = {name: self._store(name, readers[name]) for name in readers}
-        if choice.training != choice.generation:
-            moves = reshard_of(job.plan)
+        if moves is not None:
             self.making = Groups(choice.generation, timeout, moves.places)
             slices = self.stores["actor"].slices
-            self.switcher = Switcher(moves, self.groups, self.directions, slices)
+            self.switcher = Switcher(moves, self.groups, roads, slices)
         self.stages = {
             name: Stage(self._model(name), self._role(name), self._groups(name), store.weights)
             for name, store in self.stores.items()
@@ -65,13 +83,14 @@ class Trainer:
         running, total = job.running, job.running.steps * job.ppo.epochs
         optimizers = {"actor": running.actor_optimizer, "critic": running.critic_optimizer}
         self.updates = {
-            name: Update(self.stores[name], self._groups(name), settings, total)
+            name: Update(self.stores[name], self._groups(name), settings, total, LossScale(running))
             for name, settings in optimizers.items()
         }
         self.tokenizer = load_tokenizer(running.tokenizer)
         self.score = programmed(running.reward)
         work = job.plan.work
         self.prompts = prompt_ids(load_prompts(running.prompts), self.tokenizer, work.prompt)
+        self.decoding: Decoding = "graph" if running.cuda_graphs else "grown"
         self.digest = sha256()
         self.counted = Counted(0, 0, 0)
         self.switch_s = 0.0
@@ -115,11 +134,21 @@ class Trainer:
         if self.switcher is None:
             return weights
         begin = time.perf_counter()
-        made, self.counted = self.switcher.enter(weights)
+        if self.arranged is None:
+            self._arrange()
+        assert self.arranged is not None
+        made, self.counted = self.arranged.take()
+        self.arranged = None
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.switch_s = time.perf_counter() - begin
         return made
+
+    def _arrange(self) -> None:
+        """Have the switch carried out, now or when it is taken."""
+        switcher, weights = self.switcher, self.stores["actor"].detached()
+        if switcher is not None:
+            self.arranged = self.streams.arrange(lambda: switcher.start(weights), switcher.finish)
 
     def prompts_of(self, number: int) -> Prompts:
         """Return this generation replica's prompts of a step."""
@@ -139,7 +168,7 @@ class Trainer:
         special = Special(self.tokenizer.pad, self.tokenizer.end)
         generator = Generator(
             stage, self.making, self.directions, self.plan.work, running.sampling, special,
-            self.job.seed, self.dtype,
+            self.job.seed, self.dtype, self.decoding,
         )  # fmt: skip
         whole = gather_replicas(generator.run(self.prompts_of(number)), self.making)
         self.digest.update(whole.ids.cpu().numpy().tobytes())
@@ -197,7 +226,15 @@ class Trainer:
         self.losses = {"actor": 0.0, "critic": 0.0}
         for epoch in range(self.job.ppo.epochs):
             at = number * self.job.ppo.epochs + epoch
-            work = Work(self.stages, batches, self._losses(len(batches), size), self.updates, at)
+            # The next step's switch may go beside what is left of training.
+            final = epoch + 1 == self.job.ppo.epochs and number + 1 < self.job.running.steps
+
+            def updated(model: str, final: bool = final) -> None:
+                if model == "actor" and final and self.streams.ahead:
+                    self._arrange()
+
+            losses = self._losses(len(batches), size)
+            work = Work(self.stages, batches, losses, self.updates, at, updated)
             execute(schedule, self.groups, self.directions, work, self.dtype)
 
     def _losses(self, count: int, size: int) -> Callable[[str, int, Tensor], Tensor]:
@@ -252,6 +289,9 @@ class Trainer:
             inference_s=infer,
             training_s=training,
             answer_tokens=tokens / count,
+            actor_scale=self.updates["actor"].scale.value,
+            critic_scale=self.updates["critic"].scale.value,
+            skipped=sum(update.skipped for update in self.updates.values()),
         )
 
 

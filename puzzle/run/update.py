@@ -1,7 +1,8 @@
 """A model's update in three steps, so that no rank waits for all others between passes.
 
 R starts summing gradients over the replicas, N starts summing their squares over the ranks of the
-model, U clips, looks for what is not finite, and steps.
+model, U clips, looks for what is not finite, and steps. One infinite gradient anywhere makes the
+sum of squares infinite on every rank, so the norm's sum is the check too: no barrier of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from puzzle.inputs.ppo import Optimizer
+from puzzle.inputs.ppo import Optimizer, Running
 from puzzle.run.groups import Groups
 from puzzle.run.weights import Store
 
@@ -28,11 +29,39 @@ def learning_rate(o: Optimizer, step: int, steps: int) -> float:
     return o.least_rate + (o.rate - o.least_rate) * 0.5 * (1 + cos(pi * done))
 
 
+_LEAST_SCALE, _MOST_SCALE = 1.0, 2.0**32
+
+
+class LossScale:
+    """The factor on one model's loss that keeps float16 gradients in range (Micikevicius 2018).
+
+    Every rank of the model sees the same norm, so all have the same factor without telling.
+    """
+
+    def __init__(self, running: Running) -> None:
+        self.dynamic = running.dtype == "float16"
+        self.value = running.loss_scale if self.dynamic else 1.0
+        self.window, self.good = running.loss_scale_window, 0
+
+    def seen(self, finite: bool) -> None:
+        """Halve after a gradient that is not finite; double after `window` that are."""
+        if not self.dynamic:
+            return
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.value = max(_LEAST_SCALE, self.value / 2)
+        elif self.good == self.window:
+            self.value, self.good = min(_MOST_SCALE, self.value * 2), 0
+
+
 class Update:
     """The optimizer of one model on one rank."""
 
-    def __init__(self, store: Store, groups: Groups, settings: Optimizer, steps: int) -> None:
+    def __init__(
+        self, store: Store, groups: Groups, settings: Optimizer, steps: int, scale: LossScale
+    ) -> None:
         self.store, self.groups, self.settings, self.steps = store, groups, settings, steps
+        self.scale = scale
         for main in store.main.values():
             main.requires_grad_(True)
         matrices = [m for m in store.main.values() if m.dim() > 1]
@@ -52,9 +81,18 @@ class Update:
         return int(self.optimizer.state[some].get("step", 0))
 
     def reduce(self) -> None:
-        """Start averaging gradients over the replicas, in one message."""
-        weights = self.store.weights.values()
-        self.flat = torch.cat([_gradient(w).flatten().float() for w in weights])
+        """Start averaging gradients over the replicas, in one message.
+
+        Each weight's own gradient is dropped as soon as it is copied, so both are never held whole.
+        """
+        weights = list(self.store.weights.values())
+        count = sum(weight.numel() for weight in weights)
+        self.flat = torch.empty(count, dtype=torch.float32, device=weights[0].device)
+        for weight, part in zip(
+            weights, self.flat.split([w.numel() for w in weights]), strict=True
+        ):
+            part.copy_(_gradient(weight).flatten())
+            weight.grad = None
         self.work = None
         if self.groups.data is not None:
             self.flat /= self.groups.layout.data
@@ -67,10 +105,11 @@ class Update:
         sizes = [w.numel() for w in self.store.weights.values()]
         self.parts = dict(zip(self.store.weights, self.flat.split(sizes), strict=True))
         first = self.groups.place.slice == 0
+        # A copy of what another slice counts adds 0 to the norm, but not where it is infinite.
         counted = [
             part.double().square().sum()
+            * (first or self.store.slices[name].tensor.axis is not None)
             for name, part in self.parts.items()
-            if first or self.store.slices[name].tensor.axis is not None
         ]
         self.squares = torch.stack(counted).sum()
         self.work = None
@@ -78,22 +117,25 @@ class Update:
             self.work = dist.all_reduce(self.squares, group=self.groups.model, async_op=True)
 
     def step(self, number: int) -> None:
-        """Clip and update; leaves the weights as they are if the norm is not finite."""
+        """Unscale, clip and update; leaves the weights as they are if the norm is not finite."""
         if self.work is not None:
             self.work.wait()
-        self.norm = float(self.squares.sqrt())
-        if isfinite(self.norm):
-            most, scale = self.settings.clip, 1.0
+        self.norm = float(self.squares.sqrt()) / self.scale.value
+        finite = isfinite(self.norm)
+        if finite:
+            most, scale = self.settings.clip, 1.0 / self.scale.value
             if most and self.norm > most:
-                scale = most / (self.norm + _NEVER_ZERO)
+                scale *= most / (self.norm + _NEVER_ZERO)
+            self.flat *= scale
             for name, main in self.store.main.items():
-                main.grad = self.parts[name].view_as(main) * scale
+                main.grad = self.parts[name].view_as(main)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.settings, number, self.steps)
             self.optimizer.step()
             self.store.refresh()
         else:
             self.skipped += 1
+        self.scale.seen(finite)
         for weight in (*self.store.weights.values(), *self.store.main.values()):
             weight.grad = None
         del self.flat, self.parts

@@ -47,7 +47,7 @@ def place_slices(model: Llama, role: Role, groups: Groups) -> tuple[Slice, ...]:
 class Store:
     """A model's weights on one rank: as the passes use them, and as the optimizer does.
 
-    In bfloat16 the main weights are float32 of their own; otherwise both are the same tensors.
+    In half precision the main weights are float32 of their own; otherwise both are the same.
     """
 
     def __init__(

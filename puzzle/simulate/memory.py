@@ -7,8 +7,9 @@ moments), per frozen one 2 (specification section 2.3, as the logs show).
 from typing import NamedTuple
 
 from puzzle.inputs.layout import Layout, layers_per_stage
-from puzzle.inputs.model import Llama, Role
+from puzzle.inputs.model import Llama
 from puzzle.inputs.workload import Workload
+from puzzle.plan.fused import most_live
 from puzzle.plan.slices import held_elements
 
 TRAINED, FROZEN = 16, 2
@@ -20,7 +21,7 @@ class Memory(NamedTuple):
     states: float
     """Weights, gradients and optimizer of all four models."""
     training: float
-    """With the activations of training."""
+    """With the activations of training; the next generation shard beside the critic's."""
     generation: float
     """With the generation shard and the KV cache."""
 
@@ -30,13 +31,19 @@ class Memory(NamedTuple):
         return max(self.training, self.generation)
 
 
-def states(actor: Llama, critic: Llama, layout: Layout) -> float:
-    """Return the bytes of the four models' states on the fullest stage."""
-    roles: tuple[tuple[Llama, Role], ...] = ((actor, "actor"), (critic, "critic"))
+def states(actor: Llama, critic: Llama, layout: Layout, *, fused: bool = False) -> float:
+    """Return the bytes of the four models' states on the fullest rank.
+
+    `fused`: the critic's first stage is on the last rank.
+    """
+    last = layout.pipeline - 1
     return max(
         (TRAINED + FROZEN)
-        * sum(held_elements(model, role, layout, stage, 0) for model, role in roles)
-        for stage in range(layout.pipeline)
+        * (
+            held_elements(actor, "actor", layout, rank, 0)
+            + held_elements(critic, "critic", layout, last - rank if fused else rank, 0)
+        )
+        for rank in range(layout.pipeline)
     )
 
 
@@ -45,10 +52,33 @@ def activations(model: Llama, layout: Layout, work: Workload) -> float:
 
     Korthikanti et al., MLSys 2023: s b h (10 + 24/t + 5 a s/(h t)) bytes a layer.
     """
+    in_flight = min(layout.pipeline, work.local(layout.data) // work.micro_batch)
+    layers = layers_per_stage(model.layers, layout.pipeline)[0]
+    return in_flight * layers * _layer(model, layout, work)
+
+
+def _layer(model: Llama, layout: Layout, work: Workload) -> float:
     s, b, h, t = work.length, work.micro_batch, model.hidden, layout.tensor
-    layer = s * b * h * (10 + 24 / t + 5 * model.heads * s / (h * t))
-    in_flight = min(layout.pipeline, work.local(layout.data) // b)
-    return in_flight * layers_per_stage(model.layers, layout.pipeline)[0] * layer
+    return s * b * h * (10 + 24 / t + 5 * model.heads * s / (h * t))
+
+
+def flying(
+    actor: Llama, critic: Llama, layout: Layout, work: Workload, *, fused: bool = False
+) -> float:
+    """Return both models' activations on the fullest rank.
+
+    A fused rank holds of each model at most what any fused order does on that stage
+    (`plan.fused.most_live`): many of one where it holds few of the other.
+    """
+    if not fused:
+        return activations(actor, layout, work) + activations(critic, layout, work)
+    stages, batches = layout.pipeline, work.local(layout.data) // work.micro_batch
+
+    def of(model: Llama, stage: int) -> float:
+        layers = layers_per_stage(model.layers, stages)[stage]
+        return min(batches, most_live(stages, stage)) * layers * _layer(model, layout, work)
+
+    return max(of(actor, rank) + of(critic, stages - 1 - rank) for rank in range(stages))
 
 
 def cache(model: Llama, layout: Layout, work: Workload) -> float:
@@ -68,14 +98,11 @@ def memory(
     *,
     fused: bool = False,
 ) -> Memory:
-    """Return a device's memory; `switch_bytes` is what generation holds beside the states.
-
-    `fused` may hold twice the micro-batches of 1F1B.
-    """
-    base = states(actor, critic, training)
-    flying = (1 + fused) * (
-        activations(actor, training, work) + activations(critic, training, work)
-    )
+    """Return a device's memory; `switch_bytes` is what generation holds beside the states."""
+    base = states(actor, critic, training, fused=fused)
+    held = flying(actor, critic, training, work, fused=fused)
     logits = 6.0 * work.micro_batch * work.length * actor.vocabulary / training.tensor
     during = switch_bytes + cache(actor, generation, work)
-    return Memory(base, base + flying + logits, base + during)
+    # On CUDA the switch goes beside the critic's last passes (puzzle/run/streams.py).
+    beside = activations(critic, training, work) + switch_bytes
+    return Memory(base, base + max(held + logits, beside), base + during)

@@ -1,8 +1,12 @@
 """What a plan's step takes: stage times in closed form, memory, and the timeline beside them."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from puzzle.inputs.cluster import Cluster, Constants
+from puzzle.inputs.layout import Layout
+from puzzle.inputs.model import Llama
+from puzzle.inputs.workload import Workload
 from puzzle.plan.plans import Plan
 from puzzle.simulate.cost import (
     Prediction,
@@ -12,7 +16,10 @@ from puzzle.simulate.cost import (
     training_time,
 )
 from puzzle.simulate.memory import Memory, memory
-from puzzle.simulate.timeline import training_timeline
+from puzzle.simulate.timeline import play_training
+
+CLOSED, PLAYED = "closed form", "timeline"
+"""How a training stage's time is predicted: in closed form, or by playing its pass list."""
 
 
 class Predicted(NamedTuple):
@@ -22,10 +29,27 @@ class Predicted(NamedTuple):
     memory: Memory
 
 
+def how_trained(plan: Plan) -> str:
+    """Return how the training stage's time is predicted.
+
+    The specification has a closed form for the sequential and the merged schedule only; the fused
+    one's time is its timeline.
+    """
+    return PLAYED if plan.choice.schedule == "fused" else CLOSED
+
+
 def _training(plan: Plan, c: Constants) -> float:
-    """Return the training stage's time; the fused schedule has no closed form."""
-    if plan.choice.schedule == "fused":
-        return training_timeline(plan, c).seconds
+    if how_trained(plan) == PLAYED:
+        work = plan.work
+        return fused_time(
+            plan.actor,
+            plan.critic,
+            plan.choice.training,
+            work.batch,
+            work.micro_batch,
+            work.length,
+            c,
+        )
     return training_time(
         plan.actor,
         plan.critic,
@@ -35,6 +59,15 @@ def _training(plan: Plan, c: Constants) -> float:
         merged=plan.choice.schedule == "merged",
         steps_critic=not plan.released,
     )
+
+
+@lru_cache(maxsize=4096)
+def fused_time(
+    actor: Llama, critic: Llama, layout: Layout, batch: int, micro: int, length: int, c: Constants
+) -> float:
+    """Return the fused training stage's time: its pass list played."""
+    work = Workload(batch=batch, micro_batch=micro, prompt=1, answer=length - 1)
+    return play_training("fused", actor, critic, layout, work, c).seconds
 
 
 def predict(plan: Plan, cluster: Cluster) -> Predicted:

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from puzzle.inputs.cluster import Constants
+from puzzle.inputs.layout import Layout
+from puzzle.inputs.model import Llama
+from puzzle.inputs.workload import Workload
 from puzzle.plan.passes import Pass, Schedule
 from puzzle.plan.plans import Plan
 from puzzle.plan.play import Played, play
@@ -37,27 +40,52 @@ def training_timeline(plan: Plan, c: Constants, schedule: str = "") -> Timeline:
 
     Messages are in the passes' own times.
     """
-    layout, work = plan.choice.training, plan.work
+    kind = schedule or plan.choice.schedule
+    layout, steps = plan.choice.training, not plan.released
+    return play_training(kind, plan.actor, plan.critic, layout, plan.work, c, steps_critic=steps)
+
+
+def play_training(
+    schedule: str,
+    actor: Llama,
+    critic: Llama,
+    layout: Layout,
+    work: Workload,
+    c: Constants,
+    *,
+    steps_critic: bool = True,
+) -> Timeline:
+    """Play a schedule's pass list with the predicted times of its passes and updates."""
     batches = work.local(layout.data) // work.micro_batch
-    ratio = pass_ratio(plan.actor, plan.critic)
-    made = make_schedule(schedule or plan.choice.schedule, layout.pipeline, batches, ratio)
+    made = make_schedule(schedule, layout.pipeline, batches, pass_ratio(actor, critic))
+    size, length = work.micro_batch, work.length
     times = {
-        "actor": pass_times(
-            plan.actor, layout, work.micro_batch, work.length, c, head=True, train=True
-        ),
-        "critic": pass_times(
-            plan.critic, layout, work.micro_batch, work.length, c, head=False, train=True
-        ),
+        name: pass_times(model, layout, size, length, c, head=head, train=True)
+        for name, model, head in (("actor", actor, True), ("critic", critic, False))
     }
     updates = {
-        "actor": update_time(plan.actor, layout, c),
-        "critic": 0.0 if plan.released else update_time(plan.critic, layout, c),
+        "actor": update_time(actor, layout, c),
+        "critic": update_time(critic, layout, c) if steps_critic else 0.0,
     }
 
     def seconds(rank: int, item: Pass) -> float:
         return updates[item.model] if item.kind == "U" else _of(times, made, rank, item)
 
     return Timeline(made, play(made, seconds))
+
+
+def least_training(
+    actor: Llama, critic: Llama, layout: Layout, work: Workload, c: Constants
+) -> float:
+    """Return what no fused order can be shorter than: the fullest rank's passes without a gap."""
+    m, size, length = work.local(layout.data) // work.micro_batch, work.micro_batch, work.length
+    a, b = (
+        pass_times(model, layout, size, length, c, head=head, train=True)
+        for model, head in ((actor, True), (critic, False))
+    )
+    passes = zip(a.forward, a.backward, b.forward[::-1], b.backward[::-1], strict=True)
+    updates = update_time(actor, layout, c) + update_time(critic, layout, c)
+    return m * max(sum(each) for each in passes) + updates
 
 
 def inference_timeline(plan: Plan, c: Constants) -> Timeline:

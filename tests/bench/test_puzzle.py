@@ -14,6 +14,7 @@ from puzzle.inputs.model import known_models
 from puzzle.plan.fused import fused_programs
 from puzzle.plan.plans import switch_of
 from puzzle.plan.reshard import make_reshard_plan
+from puzzle.simulate.predict import fused_time
 
 
 @pytest.mark.benchmark(group="puzzle switch, 33B on 32 ranks")
@@ -31,7 +32,8 @@ def test_switch(benchmark: BenchmarkFixture, mapping: str) -> None:
 @pytest.mark.benchmark(group="puzzle planner, 33B/7B on 32 devices")
 def test_planner(benchmark: BenchmarkFixture) -> None:
     def search() -> int:
-        switch_of.cache_clear()
+        for cached in (switch_of, fused_programs, fused_time):
+            cached.cache_clear()
         return len(planner.search(named()["phoenix-33b-7b"]))
 
     assert benchmark.pedantic(search, rounds=1, iterations=1) == planner.SHOWN

@@ -1,6 +1,6 @@
 """What ranks do in tests: many layouts one after the other in one set of processes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama
 from puzzle.plan.passes import ModelName
-from puzzle.plan.reshard import make_reshard_plan
+from puzzle.plan.reshard import BUCKET, buckets, make_reshard_plan
 from puzzle.plan.schedules import inference
 from puzzle.plan.slices import held
+from puzzle.run.decode import Decoding
 from puzzle.run.executor import Work, execute
 from puzzle.run.groups import Groups
 from puzzle.run.links import Directions
 from puzzle.run.settings import Job
 from puzzle.run.stage import Stage, whole_tokens
+from puzzle.run.streams import Deferred, Streams
 from puzzle.run.switch import Switcher
 from puzzle.run.train import Trainer, readers_of
 from puzzle.run.weights import Store, random_weights
@@ -62,7 +64,11 @@ def all_logits(
 
 
 def switch_all(
-    rank: int, report: object, model: Llama, pairs: list[tuple[Layout, Layout, str]]
+    rank: int,
+    report: object,
+    model: Llama,
+    pairs: list[tuple[Layout, Layout, str]],
+    bucket: int = BUCKET,
 ) -> list[tuple[bool, bool, int]]:
     """Return per switch: every weight is right bit by bit, bytes are the plan's, most messages."""
     read, found = random_weights(3, "actor"), list[tuple[bool, bool, int]]()
@@ -73,7 +79,7 @@ def switch_all(
         plan = make_reshard_plan(train, generate, model, mapping)
         groups = made_groups[train]
         store = Store(model, "actor", groups, read, torch.float32, CPU, trained=True)
-        switcher = Switcher(plan, groups, directions, store.slices)
+        switcher = Switcher(plan, groups, directions, store.slices, bucket)
         made, counted = switcher.enter(store.detached())
         place = plan.places[rank]
         slices = held(model, "actor", generate, place.stage, place.slice)
@@ -86,8 +92,9 @@ def switch_all(
             name = move.part.tensor.name
             there = store.weights[name].untyped_storage().data_ptr()
             exact &= made[name].untyped_storage().data_ptr() == there
-        peers = max(1, len(plan.peers(rank)))
-        found.append((same, exact, -(-counted.messages // peers)))
+        most = max((len(buckets(each, 4, bucket)) for each in switcher.coming.values()), default=0)
+        expected = sum(len(buckets(each, 4, bucket)) for each in switcher.coming.values())
+        found.append((same, exact and counted.messages == expected, most))
     return found
 
 
@@ -104,8 +111,42 @@ def align_jobs(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
     return [_align(job) for job in jobs]
 
 
-def _align(job: Job) -> Outcome:
-    trainer = Trainer(job, CPU, readers_of(job))
+def open_all_pairs(rank: int, report: object) -> bool:
+    """Make the connections of every pair of ranks, as NCCL's are made before the first step."""
+    world = dist.get_world_size()
+    pairs = frozenset((a, b) for a in range(world) for b in range(world) if a != b)
+    Directions(60.0, pairs).open()
+    return True
+
+
+class Early:
+    """Posts the switch's messages at once and waits for them when it is taken."""
+
+    ahead = True
+
+    def __init__(self) -> None:
+        self.began = 0
+
+    def arrange(self, start, finish):
+        self.began += 1
+        begun = start()
+        return Deferred(lambda: finish(begun))
+
+
+def align_with_switch_ahead(
+    rank: int, report: object, jobs: list[Job]
+) -> list[tuple[Outcome, int]]:
+    """Run PPO jobs whose switches begin as soon as the actor is updated; count them."""
+    found: list[tuple[Outcome, int]] = []
+    for job in jobs:
+        streams = Early()
+        outcome = _align(job, streams)
+        found.append((outcome, streams.began))
+    return found
+
+
+def _align(job: Job, streams: Streams | None = None) -> Outcome:
+    trainer = Trainer(job, CPU, readers_of(job), streams)
     steps = [trainer.step(number) for number in range(job.running.steps)]
     own = {
         f"{model}/{name}": (
@@ -136,6 +177,54 @@ def _align(job: Job) -> Outcome:
         [(step.actor_norm, step.critic_norm) for step in steps],
         weights,
     )
+
+
+class Scaled(NamedTuple):
+    """Of one rank after each step: both loss scales, updates left out, a digest of weights."""
+
+    scales: list[tuple[float, float]]
+    skipped: list[tuple[int, int]]
+    weights: list[tuple[float, float]]
+
+
+def overflow(rank: int, report: object, jobs: list[Job], at: int) -> list[Scaled]:
+    """Run jobs in which one rank's critic has one infinite gradient in step `at`."""
+    return [_overflow(rank, job, at) for job in jobs]
+
+
+def _overflow(rank: int, job: Job, at: int) -> Scaled:
+    trainer, found = Trainer(job, CPU, readers_of(job)), Scaled([], [], [])
+    critic = trainer.updates["critic"]
+    reduce = critic.reduce
+
+    def spoilt() -> None:
+        if rank == job.plan.world - 1:
+            grad = list(trainer.stores["critic"].weights.values())[-1].grad
+            assert grad is not None
+            grad.view(-1)[0] = torch.inf
+        reduce()
+
+    for number in range(job.running.steps):
+        critic.reduce = spoilt if number == at else reduce  # type: ignore[method-assign]
+        trainer.step(number)
+        two = [trainer.updates[name] for name in ("actor", "critic")]
+        found.scales.append((two[0].scale.value, two[1].scale.value))
+        found.skipped.append((two[0].skipped, two[1].skipped))
+        sums = [sum(float(v.double().sum()) for v in u.store.main.values()) for u in two]
+        found.weights.append((sums[0], sums[1]))
+    return found
+
+
+def generate_both_ways(rank: int, report: object, job: Job) -> list[tuple[NDArray[np.int64], Any]]:
+    """Return sequences and log-probabilities decoded with a growing mask and on static buffers."""
+    found: list[tuple[NDArray[np.int64], Any]] = []
+    ways: tuple[Decoding, ...] = ("grown", "static")
+    for way in ways:
+        trainer = Trainer(job, CPU, readers_of(job))
+        trainer.decoding = way
+        trainer._generate(0)
+        found.append((trainer.answers.ids.numpy(), trainer.answers.log_probs.numpy()))
+    return found
 
 
 def cached_and_whole(

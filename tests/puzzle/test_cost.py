@@ -1,24 +1,29 @@
 """The cost model against the published runs, the timeline beside it, memory, the planner."""
 
+from io import StringIO
+
 import msgspec
 import pytest
+from rich.console import Console
 
 from common.errors import InputError
-from puzzle import planner
+from puzzle import planner, show
 from puzzle.experiments import PAIRS, named
 from puzzle.fitting import calibration
 from puzzle.inputs.cluster import known_clusters
 from puzzle.inputs.experiment import Choice, Experiment
 from puzzle.inputs.layout import Layout
-from puzzle.inputs.model import Llama
+from puzzle.inputs.model import Llama, known_models
 from puzzle.inputs.published import distinct_runs, published_runs
 from puzzle.inputs.workload import Workload
+from puzzle.plan.check import peak_live
 from puzzle.plan.plans import make_plan, read, write
+from puzzle.plan.schedules import make_schedule, pass_ratio
 from puzzle.simulate.cost import generation_time, inference_time, training_time
 from puzzle.simulate.fit import errors, fit
-from puzzle.simulate.memory import states
+from puzzle.simulate.memory import activations, flying, states
 from puzzle.simulate.predict import predict
-from puzzle.simulate.timeline import inference_timeline, training_timeline
+from puzzle.simulate.timeline import inference_timeline, least_training, training_timeline
 
 ORION = known_clusters()["orion"]
 
@@ -126,7 +131,7 @@ def everything(experiment: Experiment, tiny: Llama):
                 for decode in planner.DECODE:
                     if 16 // train.data % micro or 16 // generate.data % decode:
                         continue
-                    for schedule in ("merged", "sequential"):
+                    for schedule in ("merged", "sequential", "fused"):
                         work = msgspec.structs.replace(
                             experiment.work,
                             micro_batch=micro,
@@ -137,6 +142,50 @@ def everything(experiment: Experiment, tiny: Llama):
                             msgspec.structs.replace(experiment, work=work),
                             Choice(training=train, generation=generate, schedule=schedule),
                         )
+
+
+def test_the_planner_takes_the_fused_schedule_where_it_is_shorter_and_shows_how_it_is_predicted():
+    experiment = named()["phoenix-7b-7b"]
+    found = planner.search(experiment)
+    best = found[0]
+    assert best.plan.choice.schedule == "fused"
+    c = experiment.machines.constants
+    assert best.predicted.times.training == training_timeline(best.plan, c).seconds
+    twin = msgspec.structs.replace(best.plan.choice, schedule="merged")
+    merged = predict(msgspec.structs.replace(best.plan, choice=twin), experiment.machines)
+    assert best.predicted.times.step < merged.times.step
+    with StringIO() as text:
+        Console(file=text, width=160).print(show.candidates_table(experiment, found))
+        told = text.getvalue()
+    assert "fused" in told
+    assert "fused by its timeline" in told
+
+
+def test_tensor_groups_of_any_layout_lie_inside_a_node():
+    model = Llama(layers=12, hidden=96, heads=12, ffn=96, vocabulary=96)
+    found = {layout.tensor for layout in planner.layouts(12, 4, model)}
+    assert found == {1, 2, 4}
+    assert {layout.tensor for layout in planner.layouts(6, 8, model)} == {1, 2, 3, 6}
+    assert Layout(pipeline=6, data=2) in planner.layouts(12, 4, model)
+
+
+@pytest.mark.parametrize("name", ["orion-7b-7b", "orion-13b-7b", "orion-33b-7b"])
+def test_no_fused_order_is_shorter_than_the_fullest_ranks_passes(name: str):
+    experiment = named()[name]
+    plan, c = make_plan(experiment, "given"), experiment.machines.constants
+    least = least_training(plan.actor, plan.critic, plan.choice.training, plan.work, c)
+    assert least <= training_timeline(plan, c, "fused").seconds
+
+
+def test_fused_memory_counts_what_each_rank_holds_of_either_model():
+    actor, critic = known_models()["13b"], known_models()["7b"]
+    layout, work = Layout(pipeline=4), Workload(batch=64, micro_batch=2)
+    schedule = make_schedule("fused", 4, 32, pass_ratio(actor, critic))
+    one = activations(actor, layout, work) / 4, activations(critic, layout, work) / 4
+    live = zip(peak_live(schedule, "actor"), peak_live(schedule, "critic"), strict=True)
+    real = max(a * one[0] + b * one[1] for a, b in live)
+    assert real <= flying(actor, critic, layout, work, fused=True)
+    assert flying(actor, critic, layout, work, fused=True) < 2 * flying(actor, critic, layout, work)
 
 
 def test_what_does_not_fit_is_refused():

@@ -140,7 +140,9 @@ def test_what_does_not_fit_together_is_said(tmp_path):
     write(tmp_path / "a", "llama_7b_350m_opt_2024-04-29T20.log")
     write(tmp_path / "b", "llama_7b_7b_opt_2024-04-29T20.log")
     write(tmp_path, "llama_13b_350m_opt_2024-04-29T21.log", switch=0.18)
-    found = "\n".join(anomalies(read_folder(tmp_path)))
+    (tmp_path / "cut.log").write_text("begun\n")
+    found = "\n".join(anomalies(*read_folder(tmp_path)))
+    assert "cut.log: no step lines" in found
     assert "ran without the switch (16-1-2)" in found
     assert "named P-D-T 8-1-2, ran 16-1-2" in found
     assert "one log under unlike names" in found

@@ -8,13 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from puzzle.experiments import named
+from puzzle.inputs.experiment import Choice
 from puzzle.inputs.layout import Layout
-from puzzle.inputs.model import Llama, known_models, tensors
+from puzzle.inputs.model import Llama, Tensor, known_models, tensors
 from puzzle.plan import volumes
 from puzzle.plan.assign import best_assignment
 from puzzle.plan.mappings import row_of_overlaps
-from puzzle.plan.reshard import ReshardPlan, make_reshard_plan, peak_elements
-from puzzle.plan.slices import held, held_elements
+from puzzle.plan.plans import make_plan
+from puzzle.plan.reshard import Move, ReshardPlan, buckets, make_reshard_plan, peak_elements
+from puzzle.plan.slices import Slice, held, held_elements
 
 MODEL = Llama(layers=16, hidden=64, heads=16, ffn=64, vocabulary=64)
 SMALL = Llama(layers=5, hidden=16, heads=8, ffn=8, vocabulary=24)
@@ -186,6 +189,25 @@ def test_the_peak_counts_resident_slices_once():
     assert peak_elements(in_order, MODEL, 5) > peak_elements(
         make_reshard_plan(layout(8, 2), layout(4, 4), MODEL, "interleaved"), MODEL, 5
     )
+
+
+@settings(max_examples=80)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(1, 2000))
+def test_at_most_four_messages_go_from_one_rank_to_another(sizes: list[int], least: int):
+    parts = [Tensor(f"{i}", (size,), 0, 0) for i, size in enumerate(sizes)]
+    moves = [Move(0, 1, part, part) for part in (Slice(t, 0, t.size) for t in parts)]
+    made = buckets(moves, 2, least)
+    assert [move for bucket in made for move in bucket] == moves
+    assert len(made) <= 4
+    if 2 * sum(sizes) <= least:
+        assert len(made) == 1
+
+
+def test_a_whole_model_from_one_peer_is_four_messages():
+    plan = make_plan(named()["orion-7b-7b"], "given", Choice(
+        training=layout(2, 1), generation=layout(1, 1, 2)))  # fmt: skip
+    assert plan.switch is not None
+    assert plan.switch.messages == (4, 4)
 
 
 @settings(max_examples=50)

@@ -16,11 +16,15 @@ from puzzle.inputs.model import tensors
 from puzzle.plan.plans import make_plan
 from puzzle.plan.slices import Slice
 from puzzle.run.checkpoint_files import checkpoint_weights
-from puzzle.run.launch import launch
+from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
+from puzzle.run.deepspeed_engine import hugging_face
+from puzzle.run.generate import Prompts, Special
+from puzzle.run.hybrid import Drawer, generate, told
+from puzzle.run.launch import check_job, launch
 from puzzle.run.ranks import run_ranks
-from puzzle.run.settings import Job
+from puzzle.run.settings import Backend, Job
 from puzzle.run.weights import random_weights
-from tests.puzzle.rank_tasks import align_jobs, cached_and_whole
+from tests.puzzle.rank_tasks import align_jobs, cached_and_whole, generate_both_ways, overflow
 
 TWO = Choice(training=Layout(pipeline=2), generation=Layout(tensor=2))
 
@@ -105,10 +109,102 @@ def test_cached_decoding_equals_the_whole_forward_pass():
         assert valid.sum() > 0
 
 
+@pytest.mark.parametrize("stop", [True, False])
+def test_decoding_on_static_buffers_gives_the_same_tokens(stop: bool):
+    """What a CUDA graph captures, run step by step: left-padded prompts, tensor parallel."""
+    made = job(steps=1, sampling={"stop_at_end": stop, "temperature": 0.7})
+    for grown, static in run_ranks(generate_both_ways, 2, made):
+        assert np.array_equal(grown[0], static[0])
+        assert np.abs(grown[1] - static[1]).max() < 1e-5
+
+
+def test_what_the_hybrid_engine_calls_gives_the_same_sequences():
+    """Transformers' `generate` with our draws, as DeepSpeed's hybrid engine calls it on GPUs."""
+    made = job(Choice(), steps=1)
+    ((own, _),) = run_ranks(generate_both_ways, 1, made)
+    work, tokenizer = made.plan.work, load_tokenizer("bytes")
+    rows = prompt_ids(load_prompts("small"), tokenizer, work.prompt)
+    ids, valid = map(torch.from_numpy, batch_of(rows, tokenizer.pad, work.prompt, work.batch, 0, 0))
+    prompts = Prompts(ids, valid, torch.arange(work.batch))
+    model = hugging_face(made.plan.actor, "actor", random_weights(0, "actor")).eval()
+    drawer = Drawer(prompts, made.running.sampling, Special(tokenizer.pad, tokenizer.end), 0)
+    found = generate(model.generate, prompts, work.answer, drawer)  # type: ignore[arg-type]
+    assert np.array_equal(found.ids.numpy(), own[0])
+    assert np.abs(found.log_probs.numpy() - own[1]).max() < 1e-5
+    assert "for CUDA devices only" in told("gloo")
+    assert told("nccl", wanted=False).endswith("running.hybrid_engine is false")
+
+
+@pytest.mark.parametrize(
+    ("changes", "backend", "message"),
+    [
+        ({}, "gloo", "needs CUDA devices"),
+        ({}, "nccl", "captures a decode step of one stage, but the generation layout has 2"),
+        ({"engine": "deepspeed"}, "nccl", "of the engine 'puzzle' only"),
+    ],
+)
+def test_graphs_are_refused_where_nothing_can_be_captured(
+    changes: dict[str, str], backend: Backend, message: str
+):
+    two = Layout(pipeline=2) if not changes else Layout(data=2)
+    made = job(Choice(training=two, generation=two), cuda_graphs=True, **changes)
+    with pytest.raises(InputError, match=message) as error:
+        check_job(made._replace(backend=backend))
+    assert "\n" not in str(error.value)
+
+
 def test_bfloat16_trains_with_float32_main_weights():
     (found,) = run_ranks(align_jobs, 1, [job(Choice(), steps=2, dtype="bfloat16")])[0]
     assert all(np.isfinite(found.losses).ravel())
     assert all(value.dtype == np.float32 for value in found.weights.values())
+
+
+HALF = {"dtype": "float16", "loss_scale": 1024.0, "loss_scale_window": 2}
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(pipeline=2, data=2),
+        pytest.param(Layout(pipeline=2, tensor=2), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_an_infinite_gradient_skips_its_own_model_and_halves_its_scale_on_every_rank(
+    layout: Layout,
+):
+    made = job(Choice(training=layout, generation=layout), steps=3, **HALF)
+    for (found,) in run_ranks(overflow, 4, [made], 1):
+        assert found.scales == [(1024.0, 1024.0), (2048.0, 512.0), (2048.0, 512.0)]
+        assert found.skipped == [(0, 0), (0, 1), (0, 1)]
+        actor, critic = zip(*found.weights, strict=True)
+        assert critic[0] == critic[1] != critic[2]
+        assert len(set(actor)) == 3
+
+
+def test_merged_equals_sequential_under_loss_scaling():
+    two = Layout(pipeline=2)
+    kinds = [
+        job(Choice(training=two, generation=two, schedule=kind), steps=2, **HALF)
+        for kind in ("sequential", "merged")
+    ]
+    one, both = run_ranks(align_jobs, 2, kinds)[0]
+    assert (one.digest, one.losses, one.norms) == (both.digest, both.losses, both.norms)
+    assert all(np.array_equal(one.weights[name], both.weights[name]) for name in one.weights)
+    (wide,) = run_ranks(align_jobs, 2, [job(kinds[0].plan.choice, steps=2)])[0]
+    assert np.array(one.norms[0]) == pytest.approx(np.array(wide.norms[0]), rel=0.05)
+
+
+def test_a_scale_doubles_after_its_window_and_is_kept_by_checkpoints(tmp_path: Path):
+    done = launch(job(steps=4, checkpoint=str(tmp_path), checkpoint_every=3, **HALF))
+    assert [step.actor_scale for step in done.steps] == [1024.0, 2048.0, 2048.0, 4096.0]
+    for path in tmp_path.glob("step-00000004/*"):
+        path.unlink()
+    (tmp_path / "step-00000004").rmdir()
+    again = launch(job(steps=4, checkpoint=str(tmp_path), **HALF))
+    assert again.first_step == 3
+    assert again.steps[-1].actor_scale == 4096.0
+    assert again.steps[-1].actor_norm == done.steps[-1].actor_norm
 
 
 def test_old_log_probs_of_the_training_layout_are_those_of_generation():
