@@ -125,9 +125,9 @@ def make_plan(experiment: Experiment, folder: Folder, seed: int) -> Done:
             search.method,
             search.objective,
             seed,
-            lambda one: offline_rate(
+            lambda one, draw: offline_rate(
                 one, question.cluster, question.model, question.profiles, experiment.workload,
-                seed + TUNING,
+                seed + TUNING + draw,
             ),
             advance,
         )  # fmt: skip

@@ -33,7 +33,7 @@ from helix.plan.solvers_result import Settings, Solved
 from helix.plan.throughput import Throughput, throughput
 
 Intervals = tuple[tuple[int, int], ...]
-Simulate = Callable[[Service], float]
+Simulate = Callable[[Service, int], float]
 """Returns the offline decode throughput of a service in tokens/s."""
 
 
@@ -105,7 +105,10 @@ def make_plan(
     simulate: Simulate,
     advance: Callable[[int], None],
 ) -> Plan:
-    """Return the plan; `simulate` judges placements, `advance` is told of finished work."""
+    """Return the plan; `simulate` judges placements, `advance` is told of finished work.
+
+    `simulate` is given a service and the number of a draw of requests.
+    """
     begin, question = time.monotonic(), ask(experiment)
     make = {
         "petals": _petals,
@@ -281,9 +284,9 @@ def _search(
     def placed(runs: Intervals) -> Placement:
         return wired(question.model.layers, runs, question.cluster.links, settings.partial)
 
-    def simulated(runs: Intervals) -> float:
+    def simulated(runs: Intervals, draw: int) -> float:
         one = question.service(placed(runs))
-        return simulate(one) if one.flow > 0 else 0.0
+        return simulate(one, draw) if one.flow > 0 else 0.0
 
     found = search(
         problem,

@@ -45,15 +45,16 @@ def search(
     budget: Budget,
     seed: int,
     bound: float,
-    simulate: Callable[[Intervals], float],
+    simulate: Callable[[Intervals, int], float],
     advance: Callable[[int], None],
     partial: bool = False,
 ) -> Found:
     """Return the best placement found.
 
     `starts` are placements to begin from, `bound` is one on the flow; `simulate` returns the decode
-    throughput of a placement and may be called from several threads; `advance` is told of each
-    chain and simulation as it ends.
+    throughput of a placement for a numbered draw of requests and may be called from several
+    threads; `advance` is told of each chain and simulation as it ends. The value of `simulated` is
+    a mean over draws, its steps are of the first draw.
     """
     clock = Clock(time.monotonic(), budget.time_limit_s)
     loaded = objective != "flow"
@@ -74,7 +75,7 @@ def search(
     loop = Loop(problem, starts, simulate, advance, budget, clock, seed, partial=partial)
     loop.simulate([one.intervals for one in pool])
     loop.run()
-    runs, value = loop.best()
+    runs, value = loop.winner()
     return Found(
         runs, value, evaluations + loop.evaluations, loop.simulations, clock.seconds(),
         tuple(loop.steps),

@@ -3,10 +3,14 @@
 Round by round: the estimate is corrected by all that was simulated so far
 (`helix.plan.learning`); four chains maximise it, from the two best placements, from one of the
 better ones and from a start; what they end with is simulated, and so are neighbours of the best.
+
+The best for one draw of requests is partly the luckiest, so in the end the best few are simulated
+with other draws too, and the best on average is taken.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import numpy as np
 
@@ -33,6 +37,8 @@ NOISE = 0.05  # so that the estimate's favourites are not all there is
 BETTER = 20  # placements that count as the better ones
 SHORT = 10  # a round's chain from a good placement makes the first chains' evaluations / 10
 LONG = 4  # and one from a start, so many times as many
+FINALISTS = 20  # one of so many simulations is of a placement that gets to the end
+DRAWS = 3  # of requests, that these are judged by
 IDLE = 3  # rounds without anything new, after which there is nothing left to find
 
 
@@ -41,7 +47,7 @@ class Loop:
 
     def __init__(
         self, problem: SearchProblem, starts: Sequence[Intervals],
-        simulate: Callable[[Intervals], float], advance: Callable[[int], None], budget: Budget,
+        simulate: Callable[[Intervals, int], float], advance: Callable[[int], None], budget: Budget,
         clock: Clock, seed: int, *, partial: bool,
     ) -> None:  # fmt: skip
         self._problem, self._taught, self._starts = problem, problem, starts
@@ -51,46 +57,64 @@ class Loop:
         self._lessons = Lessons()
         self._seen = dict[Intervals, float]()
         self._rounds = 0
-        self.evaluations = 0
+        self._finalists = budget.simulations // FINALISTS
+        self._room = budget.simulations - self._finalists * (DRAWS - 1)
+        self.evaluations, self.simulations = 0, 0
         self.steps = list[Step]()
 
-    @property
-    def simulations(self) -> int:
-        """Placements simulated."""
-        return len(self._seen)
+    def best(self) -> Intervals:
+        """Return the best placement for the first draw of requests."""
+        return max(self._seen, key=lambda runs: self._seen[runs])
 
-    def best(self) -> tuple[Intervals, float]:
-        """Return the best placement and its throughput, tokens/s."""
-        return max(self._seen.items(), key=lambda item: item[1])
+    def winner(self) -> tuple[Intervals, float]:
+        """Return the best of the best few by the mean over all draws, and that mean, tokens/s."""
+        ranked = sorted(self._seen, key=lambda runs: -self._seen[runs])
+        finalists = ranked[: max(self._finalists, 1)]
+        means = [self._seen[runs] for runs in finalists]  # sums until all draws are in
+        if self._finalists and not self._clock.over():
+            with ThreadPoolExecutor(self._budget.workers) as threads:
+                for draw in range(1, DRAWS):
+                    values = threads.map(self._draw, finalists, repeat(draw))
+                    means = [one + new for one, new in zip(means, values, strict=True)]
+            means = [total / DRAWS for total in means]
+            self.simulations += len(finalists) * (DRAWS - 1)
+        best = max(range(len(finalists)), key=lambda i: means[i])
+        return finalists[best], means[best]
+
+    def _draw(self, runs: Intervals, draw: int) -> float:
+        value = self._simulate(runs, draw)
+        self._advance(1)
+        return value
 
     def simulate(self, placements: Sequence[Intervals]) -> None:
         """Simulate those that were not yet, in order, as far as the budget goes; at least one."""
-        room = max(self._budget.simulations - self.simulations, 0 if self._seen else 1)
+        room = max(self._room - self.simulations, 0 if self._seen else 1)
         todo = [one for one in dict.fromkeys(placements) if one not in self._seen][:room]
         with ThreadPoolExecutor(self._budget.workers) as threads:
             for first in range(0, len(todo), BATCH):
                 if self._clock.over() and self._seen:
                     return
                 batch = todo[first : first + BATCH]
-                for runs, value in zip(batch, threads.map(self._simulate, batch), strict=True):
+                values = threads.map(self._draw, batch, repeat(0))
+                for runs, value in zip(batch, values, strict=True):
                     self._take(runs, value)
 
     def _take(self, runs: Intervals, value: float) -> None:
+        self.simulations += 1
         if not self.steps or value > self.steps[-1].value:
-            self.steps.append(Step(self._clock.seconds(), value, self.simulations + 1))
+            self.steps.append(Step(self._clock.seconds(), value, self.simulations))
         self._seen[runs] = value
         estimate, facts = facts_of(self._problem, runs, self._partial)
         self._lessons.learn(facts, estimate, value)
-        self._advance(1)
 
     def run(self) -> None:
         """Go on until a budget is spent or nothing new is found."""
         idle = 0
-        while self.simulations < self._budget.simulations and idle < IDLE:
+        while self.simulations < self._room and idle < IDLE:
             before = self.simulations
             self._taught = self._problem._replace(learnt=self._lessons.weights())
             self.simulate(self._chained())
-            self.simulate(list(self._neighbours(self.best()[0], BATCH)))
+            self.simulate(list(self._neighbours(self.best(), BATCH)))
             if self._clock.over():
                 return
             self._rounds += 1

@@ -93,7 +93,7 @@ def _anew(
             Budget(CHAINS, evaluations, 0, LIMIT_S, 1),
             seed,
             own.bound(),
-            lambda _: 0.0,
+            lambda *_: 0.0,
             lambda _: None,
             question.search.partial,
         )

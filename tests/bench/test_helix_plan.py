@@ -25,8 +25,13 @@ def planned(name: str) -> Plan:
         search.method,
         search.objective,
         SEED,
-        lambda one: offline_rate(
-            one, question.cluster, question.model, question.profiles, experiment.workload, TUNED_ON
+        lambda one, draw: offline_rate(
+            one,
+            question.cluster,
+            question.model,
+            question.profiles,
+            experiment.workload,
+            TUNED_ON + draw,
         ),
         lambda _: None,
     )

@@ -36,7 +36,9 @@ def test_deep_dives_and_solver_traces_are_found() -> None:
 
 def rate(name: str, initial: int = 0) -> float:
     experiment = named()[name]
-    plan = make_plan(experiment, experiment.search.method, "flow", 0, lambda _: 0.0, lambda _: None)
+    plan = make_plan(
+        experiment, experiment.search.method, "flow", 0, lambda *_: 0.0, lambda _: None
+    )
     return pooled(list(serve(plan, experiment, 0).outcomes.values()))[0]
 
 
