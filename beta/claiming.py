@@ -19,6 +19,8 @@ MET = 0.99
 """Attainment that the paper calls meeting the target."""
 
 HIGHER_IS_BETTER = {"rate", "cv", "rate_scale", "cv_scale", "models"}
+SEARCHED = ("mp-greedy-4", "mp-search-sep")
+"""Section 6.5's methods that look at a training workload; round robin does not."""
 DIGITS = {"large": 6}
 """Digits that points are compared to; three otherwise, as published."""
 
@@ -76,7 +78,19 @@ def comparisons(records: Sequence[Record]) -> list[Record]:
             made.append(_compared(experiment, method, of_method))
             made += _reached(experiment, method, of_method)
         made += _advantages(experiment, mine)
-    return made + _testbed(records) + _served(records)
+    return made + _both_trainings(records) + _testbed(records) + _served(records)
+
+
+def _both_trainings(records: Iterable[Record]) -> list[Record]:
+    """Return how many points of section 6.5's searches are equal, over both training workloads."""
+    of = swept(records)
+    searched = [
+        record
+        for name in ("ablation", "ablation-same")
+        for record in of.get(name, [])
+        if record.case["sweep"] in ("rate", "cv") and record.case["method"] in SEARCHED
+    ]
+    return [_compared("ablation", "searched", searched)] if searched else []
 
 
 def _served(records: Iterable[Record]) -> list[Record]:

@@ -195,6 +195,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise InputError(
                 f"name is {self.name!r}, expected letters, digits, '.', '_' or '-' (it names files)"
             )
+        if not self.models:
+            raise InputError("models: expected one or more entries")
         own = [models.rate is not None for models in self.models]
         if any(own) and not all(own):
             raise InputError("models: give every entry a rate, or none and traffic.rate")
