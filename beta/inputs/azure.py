@@ -37,7 +37,8 @@ def minutes_of(text: str) -> int:
     return day * DAY_MINUTES + hour * 60 + minute
 
 
-def _slice(start: str, end: str) -> tuple[int, int]:
+def slice_of(start: str, end: str) -> tuple[int, int]:
+    """Return the minutes of [start, end)."""
     first, last = minutes_of(start), minutes_of(end)
     if first >= last:
         raise InputError(f"slice from {start} to {end} is empty")
@@ -50,7 +51,7 @@ def read_2019(folder: Path, start: str, end: str) -> Counts:
     A function is known by its HashFunction; lines of one name on one day are added up. Days before
     the slice are read for their names' order only; later days cannot change what is asked.
     """
-    first, last = _slice(start, end)
+    first, last = slice_of(start, end)
     row_of: dict[str, int] = {}
     rows: list[np.ndarray] = []
     for day in range((last - 1) // DAY_MINUTES + 1):
@@ -102,7 +103,7 @@ def read_2021(path: Path, start: str, end: str) -> Stamps:
 
     Functions in order of first appearance in the whole file.
     """
-    first, last = (edge * 60.0 for edge in _slice(start, end))
+    first, last = (edge * 60.0 for edge in slice_of(start, end))
     arrivals: dict[str, array[float]] = {}
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the 2021 trace as Azure has it")

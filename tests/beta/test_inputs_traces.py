@@ -163,3 +163,22 @@ def test_stand_ins_say_so_and_have_the_traces_size():
     stamps = stamps_2021()
     assert stamps.stand_in
     assert len(stamps.arrivals) == 424
+
+
+def test_a_slice_of_the_stand_in_of_2021_is_cut_from_its_day():
+    whole, hour = stamps_2021(), stamps_2021(13 * 1440 + 60, 13 * 1440 + 120)
+    assert hour.length_s == 3600
+    times = whole.arrivals[5]
+    expect = times[(times >= 3600) & (times < 7200)] - 3600
+    assert hour.arrivals[5].tolist() == expect.tolist()
+    with pytest.raises(InputError, match="stand-in of one day"):
+        stamps_2021(13 * 1440, 15 * 1440)
+
+
+def test_exponential_replays_have_cv_one_whatever_the_scale():
+    counts, stamps = golden_traces()
+    for found in (
+        replay_counts(counts, 3, rate_scale=0.02, cv_scale=4, cv_one=True),
+        replay_stamps(stamps, 3, rate_scale=2, cv_scale=4, window_s=5400, cv_one=True),
+    ):
+        assert {window.cv for row in found.windows for window in row if window} == {1.0}
