@@ -19,6 +19,8 @@ MET = 0.99
 """Attainment that the paper calls meeting the target."""
 
 HIGHER_IS_BETTER = {"rate", "cv", "rate_scale", "cv_scale", "models"}
+SEARCHED = ("mp-greedy-4", "mp-search-sep")
+"""Section 6.5's methods that look at a training workload; round robin does not."""
 DIGITS = {"large": 6}
 """Digits that points are compared to; three otherwise, as published."""
 
@@ -76,7 +78,22 @@ def comparisons(records: Sequence[Record]) -> list[Record]:
             made.append(_compared(experiment, method, of_method))
             made += _reached(experiment, method, of_method)
         made += _advantages(experiment, mine)
-    return made + _testbed(records) + _served(records)
+    return made + _both_trainings(records) + _testbed(records) + _served(records)
+
+
+def _both_trainings(records: Iterable[Record]) -> list[Record]:
+    """Return how many points of section 6.5's searches are equal, over both training workloads.
+
+    The sweeps over rate and CV meet in one point, which counts once.
+    """
+    of, distinct = swept(records), dict[tuple[str, str, float, float], Record]()
+    for name in ("ablation", "ablation-same"):
+        for record in of.get(name, []):
+            method, traffic = str(record.case["method"]), record.config["experiment"]["traffic"]
+            if record.case["sweep"] in ("rate", "cv") and method in SEARCHED:
+                distinct[name, method, traffic["rate"], traffic["cv"]] = record
+    chosen = [record for record in distinct.values() if key_of(record) in points()]
+    return [_compared("ablation", "searched", chosen)] if chosen else []
 
 
 def _served(records: Iterable[Record]) -> list[Record]:

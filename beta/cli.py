@@ -11,6 +11,7 @@ from rich.console import Console
 from beta import cases, show
 from beta.experiments import named
 from beta.inputs.experiment import Experiment
+from beta.plan.plans import Plan
 from common.case import resolve, to_toml
 from common.log import guard, setup
 
@@ -102,7 +103,7 @@ def plan(
         value, folder = _experiment(experiment, set), cases.Folder(out)
         chosen = method or value.placement.method
         _, done = cases.do("plan", value, chosen, folder, seed=seed)
-        Console().print(show.plan_table(done.plan))
+        _print_plan(done.plan)
         print(done.summary)
         print(f"plan: {folder.plan(value, chosen)}")
 
@@ -122,7 +123,7 @@ def simulate(
         value, folder = _experiment(experiment, set), cases.Folder(out)
         method = value.placement.method
         _, done = cases.do("simulate", value, method, folder, seed=seed, given=plan)
-        Console().print(show.plan_table(done.plan))
+        _print_plan(done.plan)
         print(done.summary)
 
 
@@ -152,7 +153,7 @@ def run(
             backend=cases.backend_of(backend),
             world_size=world_size,
         )
-        Console().print(show.plan_table(done.plan))
+        _print_plan(done.plan)
         Console().print(show.served_table(done.metrics))
         print(done.summary)
 
@@ -213,6 +214,12 @@ def _suite(
         setup(cases.ARTIFACT, out, verbose)
         cases.run_suite(suite, cases.Folder(out), seed=seed, again=again, settings=how)
         _report(out, suite, how.chosen())
+
+
+def _print_plan(plan: Plan) -> None:
+    Console().print(show.plan_table(plan))
+    if said := show.unplaced(plan):
+        print(said)
 
 
 def _report(out: Path, suite: str | None, only: tuple[str, ...] = ()) -> None:

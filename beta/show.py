@@ -43,6 +43,19 @@ def _cells(number: int, group: PlannedGroup, capacity: float) -> tuple[str, ...]
     )
 
 
+def unplaced(plan: Plan) -> str:
+    """Return a sentence on the models that no group holds at any time, empty if there is none."""
+    held = {name for period in plan.periods for group in period.groups for name in group.models}
+    missing = [model.name for model in plan.models if model.name not in held]
+    if not missing:
+        return ""
+    shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if missing[8:] else "")
+    return (
+        f"not placed, so every request for it is refused: {shown}; give more devices or"
+        " cluster.memory_gib, or a profile with weight_bytes"
+    )
+
+
 def served_table(metrics: Iterable[Metric]) -> Table:
     """Return what was measured of a service, and simulated beside it."""
     table = Table("figure", "value", title="service", title_justify="left")

@@ -253,7 +253,9 @@ def points(grid: Grid) -> Iterator[Case]:
                 yield Case(grid.verb, SWEEPS[sweep](start, x), method, sweep, x)
 
 
-QUICK = ("ablation", "large", "fidelity", "s1-maf1", "serve")
+QUICK = ("ablation", "ablation-same", "large", "fidelity", "s1-maf1", "serve")
+QUICK_SWEEPS = {"ablation-same": ("rate", "cv")}
+"""Figures of which the quick suite does some sweeps only."""
 OVERHEAD = tuple(f"fig7b-{overhead}" for overhead in OVERHEADS)
 MOTIVATION = (
     *("fig2-even", "fig2-uneven", "fig2-bursty"),
@@ -265,7 +267,7 @@ BEYOND = tuple(f"beyond-{name}{kind}" for name in ("s1", "s2", "s3") for kind in
 DRIFT = ("drift", "drift-static")
 FULL = (
     *QUICK,
-    *("ablation-same", "ablation-same-bert", "s2-maf1", "s3-maf1"),
+    *("ablation-same-bert", "s2-maf1", "s3-maf1"),
     *MOTIVATION,
     *ROBUST,
     *BEYOND,
@@ -280,4 +282,10 @@ SUITES: dict[str, tuple[str, ...]] = {"quick": QUICK, "full": FULL}
 
 def suite_cases(suite: str, figures: tuple[str, ...] = ()) -> list[Case]:
     """Return the cases of a suite, or of the given figures."""
-    return [case for name in figures or SUITES[suite] for case in points(grids()[name])]
+    only = QUICK_SWEEPS if suite == "quick" and not figures else {}
+    return [
+        case
+        for name in figures or SUITES[suite]
+        for case in points(grids()[name])
+        if name not in only or case.sweep in only[name]
+    ]

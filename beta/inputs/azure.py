@@ -7,8 +7,9 @@ end_timestamp,duration` (Zhang et al., SOSP '21). github.com/Azure/AzurePublicDa
 
 import csv
 import logging
+import math
 from array import array
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from common.errors import InputError
 
 DAY_MINUTES = 1440
 DAYS = 14
+MOST_COUNT = 2**31 - 1
+"""Of one function in one minute: what an int32 holds, as in the original."""
 _2019 = "invocations_per_function_md.anon.d{:02d}.csv"
 _LINES_SHOWN = 500_000
 _log = logging.getLogger(__name__)
@@ -34,7 +37,8 @@ def minutes_of(text: str) -> int:
     return day * DAY_MINUTES + hour * 60 + minute
 
 
-def _slice(start: str, end: str) -> tuple[int, int]:
+def slice_of(start: str, end: str) -> tuple[int, int]:
+    """Return the minutes of [start, end)."""
     first, last = minutes_of(start), minutes_of(end)
     if first >= last:
         raise InputError(f"slice from {start} to {end} is empty")
@@ -47,7 +51,7 @@ def read_2019(folder: Path, start: str, end: str) -> Counts:
     A function is known by its HashFunction; lines of one name on one day are added up. Days before
     the slice are read for their names' order only; later days cannot change what is asked.
     """
-    first, last = _slice(start, end)
+    first, last = slice_of(start, end)
     row_of: dict[str, int] = {}
     rows: list[np.ndarray] = []
     for day in range((last - 1) // DAY_MINUTES + 1):
@@ -68,19 +72,30 @@ def read_2019(folder: Path, start: str, end: str) -> Counts:
     return Counts(np.stack(active).astype(np.int64))
 
 
-def _lines_2019(path: Path, low: int, high: int):
+def _lines_2019(path: Path, low: int, high: int) -> Iterator[tuple[str, list[int]]]:
+    """Yield each line's function and its counts of minutes `low` to `high` of the day."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; the folder must hold the files as Azure has them")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         if header[2:3] != ["HashFunction"] or len(header) != DAY_MINUTES + 4:
             raise InputError(f"{path}: expected HashOwner,HashApp,HashFunction,Trigger,1..1440")
-        for line in reader:
+        for line in filter(None, reader):
             try:
-                yield line[2], [int(cell) for cell in line[4 + low : 4 + high]]
-            except (IndexError, ValueError) as error:
+                counts = _counts(line, low, high)
+            except ValueError as error:
                 raise InputError(f"{path}: line {reader.line_num}: {error}") from error
+            yield line[2], counts
+
+
+def _counts(line: list[str], low: int, high: int) -> list[int]:
+    if len(line) != DAY_MINUTES + 4:
+        raise ValueError(f"{len(line)} columns, expected {DAY_MINUTES + 4}; is the file cut off?")
+    counts = [int(cell) for cell in line[4 + low : 4 + high]]
+    if counts and not 0 <= min(counts) <= max(counts) <= MOST_COUNT:
+        raise ValueError(f"expected counts of 0 to {MOST_COUNT}")
+    return counts
 
 
 def read_2021(path: Path, start: str, end: str) -> Stamps:
@@ -88,32 +103,35 @@ def read_2021(path: Path, start: str, end: str) -> Stamps:
 
     Functions in order of first appearance in the whole file.
     """
-    first, last = (edge * 60.0 for edge in _slice(start, end))
+    first, last = (edge * 60.0 for edge in slice_of(start, end))
     arrivals: dict[str, array[float]] = {}
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the 2021 trace as Azure has it")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         if header[:4] != ["app", "func", "end_timestamp", "duration"]:
             raise InputError(f"{path}: expected columns app,func,end_timestamp,duration")
-        while lines := list(islice(reader, _LINES_SHOWN)):
-            for line in lines:
-                _note_2021(path, line, arrivals, first, last)
-            _log.info("%d lines of the 2021 trace read", reader.line_num - 1)
+        for count, line in enumerate(filter(None, reader), 1):
+            try:
+                arrival = _arrival_2021(line)
+            except ValueError as error:
+                raise InputError(f"{path}: line {reader.line_num}: {error}") from error
+            times = arrivals.setdefault(line[1], array("d"))
+            if first <= arrival < last:
+                times.append(arrival - first)
+            if not count % _LINES_SHOWN:
+                _log.info("%d lines of the 2021 trace read", count)
     stamps = tuple(np.sort(np.array(times, dtype=np.float64)) for times in arrivals.values())
     if not any(map(len, stamps)):
         raise InputError(f"{path}: no invocation between {start} and {end}")
     return Stamps(stamps, last - first)
 
 
-def _note_2021(
-    path: Path, line: list[str], arrivals: dict[str, "array[float]"], first: float, last: float
-) -> None:
-    try:
-        arrival = float(line[2]) - float(line[3])
-    except (IndexError, ValueError) as error:
-        raise InputError(f"{path}: line {line} not understood: {error}") from error
-    times = arrivals.setdefault(line[1], array("d"))
-    if first <= arrival < last:
-        times.append(arrival - first)
+def _arrival_2021(line: list[str]) -> float:
+    if len(line) < 4:
+        raise ValueError("fewer than 4 columns; is the file cut off?")
+    arrival = float(line[2]) - float(line[3])
+    if not math.isfinite(arrival):
+        raise ValueError("expected finite seconds")
+    return arrival

@@ -8,13 +8,13 @@ import msgspec
 
 from beta.inputs.cluster import GIB, Cluster
 from beta.inputs.playing import SimulatorSettings
-from beta.inputs.replay import Mapping
+from beta.inputs.replay import Gaps, Mapping
 from beta.inputs.serving import MeasureSettings, ServeSettings
 from beta.inputs.shapes import Shape
 from beta.plan.switches import Mode, resolve
 from common.errors import InputError
 
-Source = Literal["gamma", "deterministic", "azure2019", "azure2021", "requests"]
+Source = Literal["gamma", "deterministic", "modulated", "azure2019", "azure2021", "requests"]
 V100 = "v100"
 MACHINE = "machine"
 
@@ -82,8 +82,9 @@ class ModelSettings(
 class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is asked of the models; every test and training workload comes from it.
 
-    `gamma` and `deterministic` are drawn; `azure2019` and `azure2021` replay a slice of a trace
-    (`path` empty: a stand-in made up here); `requests` is a CSV `arrival_s,model` of one's own.
+    `gamma`, `deterministic` and `modulated` (Poisson whose rate jumps) are drawn; `azure2019` and
+    `azure2021` replay a slice of a trace (`path` empty: a stand-in made up here); `requests` is a
+    CSV `arrival_s,model` of one's own.
     """
 
     source: Source = "gamma"
@@ -92,6 +93,10 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     distribution: Literal["uniform", "power_law", "triangle_decay"] = "power_law"
     cv: float = 1.0
     duration_s: float = 200.0
+    state_s: tuple[float, ...] = (20.0, 5.0)
+    """`modulated`: how long each state lasts on average."""
+    state_factors: tuple[float, ...] = (0.5, 3.0)
+    """`modulated`: a model's rate in each state, in proportion; its mean stays what it is."""
     path: str = ""
     """Folder of the 2019 files, the 2021 file, or one's own CSV."""
     start: str = "0.0.0"
@@ -102,16 +107,39 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     window_s: float = 60.0
     """A trace's rate and burstiness are fitted per window."""
     mapping: Mapping = "stripe"
+    gaps: Gaps = "gamma"
+    """How a trace's windows are replayed; `recorded` takes the stamps of azure2021 as they are."""
+    time_scale: float = 1.0
+    """`recorded`: times are divided by it."""
+    copies: int = 1
+    """`recorded`: each request comes so many times."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        for field in ("cv", "duration_s", "rate_scale", "cv_scale", "window_s"):
+        positive = (
+            "cv",
+            "duration_s",
+            "rate_scale",
+            "cv_scale",
+            "window_s",
+            "time_scale",
+            "copies",
+        )
+        for field in positive:
             value = getattr(self, field)
             if not 0 < value < math.inf:
                 raise InputError(f"traffic.{field} is {value}, expected a positive number")
         if not 0 <= self.rate <= MOST_RATE:
             raise InputError(
                 f"traffic.rate is {self.rate}, expected 0 or more, at most {MOST_RATE:g}"
+            )
+        if self.gaps == "recorded" and self.source == "azure2019":
+            raise InputError("traffic.gaps 'recorded' needs time stamps; azure2019 only has counts")
+        states = (*self.state_s, *self.state_factors)
+        if len(self.state_s) != len(self.state_factors) or len(states) < 4 or min(states) <= 0:
+            raise InputError(
+                "traffic: state_s and state_factors need a positive number for each of two or more"
+                " states"
             )
         if self.source == "requests" and not self.path:
             raise InputError("traffic.source 'requests' needs traffic.path, a CSV arrival_s,model")
@@ -195,10 +223,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise InputError(
                 f"name is {self.name!r}, expected letters, digits, '.', '_' or '-' (it names files)"
             )
+        if not self.models:
+            raise InputError("models: expected one or more entries")
         own = [models.rate is not None for models in self.models]
         if any(own) and not all(own):
             raise InputError("models: give every entry a rate, or none and traffic.rate")
-        drawn = self.traffic.source in ("gamma", "deterministic")
+        drawn = self.traffic.source in ("gamma", "deterministic", "modulated")
         if drawn and not any(own) and not self.traffic.rate > 0:
             raise InputError("traffic.rate: expected a positive rate, or a rate of every model")
         if self.training.on == "slice" and not self.traffic.is_trace:

@@ -9,13 +9,20 @@ from typing import NamedTuple
 import numpy as np
 
 from beta.arrays import Floats
-from beta.inputs.arrivals import deterministic, gamma, split_rate
-from beta.inputs.azure import minutes_of, read_2019, read_2021
+from beta.inputs.arrivals import deterministic, gamma, modulated_poisson, split_rate
+from beta.inputs.azure import minutes_of, read_2019, read_2021, slice_of
 from beta.inputs.convert import read_original_tsv
 from beta.inputs.experiment import V100, Experiment, ModelSettings, Traffic
 from beta.inputs.model import Model, even_pipelines, large_profile, slo_of
 from beta.inputs.profile import Profile, read_profiles
-from beta.inputs.replay import Counts, Replay, Stamps, replay_counts, replay_stamps
+from beta.inputs.replay import (
+    Counts,
+    Replay,
+    Stamps,
+    raw_stamps,
+    replay_counts,
+    replay_stamps,
+)
 from beta.inputs.stand_in import counts_2019, stamps_2021
 from beta.inputs.workload import Workload, merge, training_workload
 from common.errors import InputError
@@ -122,6 +129,8 @@ def _asked(
         )
     if traffic.source == "deterministic":
         return Asked(tuple(deterministic(rate=rate, duration=length) for rate in rates), rates)
+    if traffic.source == "modulated":
+        return Asked(_modulated(traffic, rates, seed), rates)
     arrivals = [
         gamma(rate=rate, cv=cv, duration=length, seed=seed + i)
         for i, (rate, cv) in enumerate(zip(rates, cvs, strict=True))
@@ -129,29 +138,55 @@ def _asked(
     return Asked(tuple(arrivals), rates)
 
 
+def _modulated(traffic: Traffic, rates: tuple[float, ...], seed: int) -> tuple[Floats, ...]:
+    """Draw each model's arrivals; its states' rates have its rate as their mean over time."""
+    lasting = sum(traffic.state_s)
+    pairs = zip(traffic.state_s, traffic.state_factors, strict=True)
+    mean = sum(seconds * factor for seconds, factor in pairs) / lasting
+    return tuple(
+        modulated_poisson(
+            state_s=traffic.state_s,
+            rates=[rate * factor / mean for factor in traffic.state_factors],
+            duration=traffic.duration_s,
+            seed=seed + i,
+        )
+        for i, rate in enumerate(rates)
+    )
+
+
 def _replayed(traffic: Traffic, models: int, seed: int) -> Asked:
     trace = _trace(traffic.source, traffic.path, traffic.start, traffic.end)
-    draw: Callable[..., Replay] = replay_counts if isinstance(trace, Counts) else replay_stamps
-    replay = draw(
-        trace,
-        models,
-        rate_scale=traffic.rate_scale,
-        cv_scale=traffic.cv_scale,
-        window_s=traffic.window_s,
-        mapping=traffic.mapping,
-        seed=seed,
-    )
     seconds = 60.0 * (minutes_of(traffic.end) - minutes_of(traffic.start))
-    return Asked(replay.arrivals, tuple(len(times) / seconds for times in replay.arrivals))
+    if traffic.gaps == "recorded" and isinstance(trace, Stamps):
+        found = raw_stamps(
+            trace,
+            models,
+            time_scale=traffic.time_scale,
+            copies=traffic.copies,
+            mapping=traffic.mapping,
+        )
+        seconds /= traffic.time_scale
+    else:
+        draw: Callable[..., Replay] = replay_counts if isinstance(trace, Counts) else replay_stamps
+        found = draw(
+            trace,
+            models,
+            rate_scale=traffic.rate_scale,
+            cv_scale=traffic.cv_scale,
+            window_s=traffic.window_s,
+            mapping=traffic.mapping,
+            cv_one=traffic.gaps == "exponential",
+            seed=seed,
+        )
+    return Asked(found.arrivals, tuple(len(times) / seconds for times in found.arrivals))
 
 
 @lru_cache(maxsize=2)
 def _trace(source: str, path: str, start: str, end: str) -> Counts | Stamps:
-    if source == "azure2019":
-        if path:
-            return read_2019(Path(path), start, end)
-        return counts_2019(minutes_of(start), minutes_of(end))
-    return read_2021(Path(path), start, end) if path else stamps_2021()
+    if path:
+        return (read_2019 if source == "azure2019" else read_2021)(Path(path), start, end)
+    first, last = slice_of(start, end)
+    return (counts_2019 if source == "azure2019" else stamps_2021)(first, last)
 
 
 def _own_requests(path: Path, names: tuple[str, ...]) -> Asked:

@@ -113,8 +113,12 @@ def _row(path: Path, number: int, line: dict[str, str]) -> Row:
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: line {number} (comments not counted): {error}") from error
     sizes = (row.config.op, row.config.pp, row.batch, row.stage + 1)
-    if min(sizes) < 1 or not 0 < row.latency_s < math.inf:
-        raise InputError(f"{path}: line {number}: sizes and latency must be positive: {line}")
+    if not row.model or min(sizes) < 1 or not 0 < row.latency_s < math.inf:
+        raise InputError(
+            f"{path}: line {number}: model must be named, sizes and latency be positive: {line}"
+        )
+    if not all(0 <= known < math.inf for known in row[5:] if known is not None):
+        raise InputError(f"{path}: line {number}: bytes must be 0 or more: {line}")
     return row
 
 

@@ -19,6 +19,8 @@ from beta.inputs.workload import Workload, merge
 from common.errors import InputError
 
 Mapping = Literal["stripe", "round_robin"]
+Gaps = Literal["gamma", "exponential", "recorded"]
+"""How a window's requests are drawn; `recorded`: not at all, the time stamps are taken."""
 MINUTE = 60.0
 MOST_OVER_COUNT = 5
 """A fitted rate above this multiple of count / window is not believed."""
@@ -111,7 +113,10 @@ def replay_stamps(
     cv_one: bool = False,
     seed: int = 0,
 ) -> Replay:
-    """Return arrivals drawn from a fit to each window's gaps: rate and cv times their scales."""
+    """Return arrivals drawn from a fit to each window's gaps: rate and cv times their scales.
+
+    With `cv_one` gaps are exponential.
+    """
     active = [arrivals for arrivals in trace.arrivals if len(arrivals)]
     owner = owners(len(active), models, mapping)
     edges = np.arange(math.ceil(trace.length_s / window_s) + 1) * window_s
@@ -120,9 +125,8 @@ def replay_stamps(
         mine = np.sort(np.concatenate([active[i] for i in np.flatnonzero(owner == model)]))
         cuts = np.searchsorted(mine, edges)
         fits = [_fit(mine[low:high], window_s, cv_one=cv_one) for low, high in pairwise(cuts)]
-        windows.append(
-            tuple(fit and Window(fit.rate * rate_scale, fit.cv * cv_scale) for fit in fits)
-        )
+        scale = 1.0 if cv_one else cv_scale
+        windows.append(tuple(fit and Window(fit.rate * rate_scale, fit.cv * scale) for fit in fits))
     return _draw(tuple(windows), window_s, seed)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from beta.arrays import Ints
 from beta.inputs.replay import Counts, Stamps
+from common.errors import InputError
 
 HOUR_INVOCATIONS = 32_807_479
 """Invocations of the true 2019 trace in its first hour, and its busiest function's."""
@@ -16,6 +17,7 @@ BUSIEST = 5_374_848
 
 
 HOUR = 60
+DAY_MINUTES = 24 * HOUR
 DRIFT = 0.5
 """Assumed: how much popularity of later hours strays from the first one's (sigma of its log)."""
 
@@ -50,9 +52,17 @@ def _hour(hour: int, functions: int) -> Ints:
     return rows
 
 
-def stamps_2021(*, functions: int = 424, requests: int = 110_000) -> Stamps:
-    """Return a rough stand-in for day 13 of the 2021 trace: bursts around random centres."""
-    day = 86_400.0
+def stamps_2021(
+    start: int = 0, end: int = DAY_MINUTES, *, functions: int = 424, requests: int = 110_000
+) -> Stamps:
+    """Return a rough stand-in for minutes `start` to `end` of one day of the 2021 trace.
+
+    Bursts around random centres. It is made for day 13; on every other day it is the same.
+    """
+    day, first = 60.0 * DAY_MINUTES, 60.0 * (start % DAY_MINUTES)
+    last = first + 60.0 * (end - start)
+    if last > day:
+        raise InputError("without a file, the 2021 trace is a stand-in of one day: stay within one")
     random = np.random.RandomState(0)
     weights = np.exp(random.normal(0, 1, functions) * 2.8)
     weights = np.minimum(weights / weights.sum(), 0.27)
@@ -62,5 +72,6 @@ def stamps_2021(*, functions: int = 424, requests: int = 110_000) -> Stamps:
         count = max(2, int(weight * requests))
         centres = random.uniform(0, day, max(1, int(count**0.7)))
         times = random.choice(centres, count) + random.exponential(20, count)
-        arrivals.append(np.sort(np.clip(times, 0, day - 1e-3)))
-    return Stamps(tuple(arrivals), day, stand_in=True)
+        times = np.sort(np.clip(times, 0, day - 1e-3))
+        arrivals.append(times[(first <= times) & (times < last)] - first)
+    return Stamps(tuple(arrivals), last - first, stand_in=True)

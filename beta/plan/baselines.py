@@ -25,7 +25,7 @@ def fixed_groups(problem: Problem, size: int) -> Scored:
 def uniform(problem: Problem) -> Scored:
     """Return the models dealt out in turn, each device as many as it holds: `sr-uniform`."""
     models, weight = problem.models, problem.models[0].profile.memory_bytes(SINGLE)
-    held = min(int(problem.cluster.memory_bytes / weight), len(models))
+    held = min(int(problem.cluster.memory_bytes / max(weight, 1)), len(models))
     rows = [
         tuple((device + i) % len(models) for i in range(held))
         for device in range(problem.cluster.devices)

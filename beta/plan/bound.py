@@ -104,12 +104,14 @@ def _memory(problem: Problem) -> float:
     requests = problem.known().counts(len(problem.models)).astype(np.float64)
     bytes_ = np.array(
         [
-            min(record.memory_bytes * c.devices for c, record in model.profile.records.items())
+            min(max(r.memory_bytes, 1) * c.devices for c, r in model.profile.records.items())
             for model in problem.models
         ]
     )
     served = 0.0
     for m in np.argsort(-requests / bytes_, kind="stable"):
+        if bytes_[m] == np.inf:  # nobody knows its weights, so no group holds it
+            break
         part = min(1.0, left / bytes_[m])
         served += part * requests[m]
         left -= part * bytes_[m]

@@ -17,8 +17,8 @@ UNANSWERED = 0
 """Status of a request that the connection failed for."""
 LEAD_S = 1.0
 """From the call to time 0 of the workload."""
-GRACE_S = 5.0
-"""Beyond its limit until the client gives an answer up."""
+GRACE_S = 60.0
+"""Beyond its limit until the client gives an answer up; a late one is told as late."""
 
 
 class Target(NamedTuple):

@@ -76,25 +76,30 @@ class Controller:
         spec = self.deployment.models[model]
         limit = slo_s if slo_s is not None else spec.slo_s
         self.books.receive()
-        deadline = begun + (self.deployment.timeout_s if limit is None else limit)
-        # Said at once: a target so short might pass before a group could refuse it.
-        if limit is not None and limit - self.deployment.margin_s < self._idle_s(model):
-            answer = Answer("rejected", 429, "the answer would come too late")
-        else:
-            answer = await self._answer(model, tokens, deadline)
+        seconds = self.deployment.timeout_s if limit is None else limit
+        answer = self._refusal(model, seconds)
+        if answer is None:
+            answer = await self._answer(model, tokens, begun + seconds)
         self.books.answer(spec.name, answer, time.monotonic() - begun)
         return answer
 
     def _idle_s(self, model: int) -> float:
         """Return the least seconds in which a group answers this model, nothing else in it."""
         groups = (self.groups[number] for number in self.hosts[model])
-        return min((sum(g.spec.stage_s[model]) * (g.scale or 1.0) for g in groups), default=0.0)
+        return min(sum(g.spec.stage_s[model]) * (g.scale or 1.0) for g in groups)
 
-    async def _answer(self, model: int, tokens: list[int], deadline: float) -> Answer:
+    def _refusal(self, model: int, seconds: float) -> Answer | None:
+        """Return what can be said at once, whatever groups do; None where one has to be asked."""
         if self.draining:
             return Answer("rejected", 503, "the service is ending")
         if not len(self.hosts[model]):
             return Answer("rejected", 503, "no group holds this model")
+        # A target so short might pass before a group could refuse it.
+        if seconds - self.deployment.margin_s < self._idle_s(model):
+            return Answer("rejected", 429, "the answer would come too late")
+        return None
+
+    async def _answer(self, model: int, tokens: list[int], deadline: float) -> Answer:
         tries, lost = 0, set[int]()
         while (left := deadline - time.monotonic()) > 0:
             number = self._choose(model, lost)

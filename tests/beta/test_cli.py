@@ -12,9 +12,10 @@ from beta.inputs.experiment import Experiment
 from common.case import resolve
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(1800)  # several processes, the first of which compile the kernels
 
 
-def beta(*words: str, cwd: Path, timeout: float = 110) -> subprocess.CompletedProcess[str]:
+def beta(*words: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     return subprocess.run(
         [sys.executable, "-m", "beta", *words],
@@ -83,6 +84,21 @@ def test_mistakes_are_one_line_and_status_2(words: tuple[str, ...], message: str
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_models_that_nothing_holds_are_named(tmp_path: Path):
+    (tmp_path / "p.csv").write_text(
+        "model,op,pp,batch,stage,latency_s,weight_bytes\na,1,1,1,0,0.1,9e9\nb,1,1,1,0,0.1,\n"
+    )
+    (tmp_path / "my.toml").write_text(
+        'name = "mine"\nprofile = "p.csv"\ncluster = { devices = 1 }\n'
+        'models = [{ types = ["a", "b"], count = 2, slo_s = 1, rate = 1 }]\n'
+        "traffic = { duration_s = 9 }\n"
+    )
+    done = beta("plan", "my.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "not placed, so every request for it is refused: b-0;" in done.stdout
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("name", ["small", "ablation", "s1-maf1", "s3-maf2", "large"])

@@ -23,7 +23,7 @@ def values(case: Case) -> dict[str, float]:
 
 def test_suites_name_figures_that_exist():
     assert all(name in grids() and name in named() for suite in SUITES.values() for name in suite)
-    assert len(suite_cases("quick")) == 54 + 75 + 20 + 87 + 1
+    assert len(suite_cases("quick")) == 54 + 54 + 75 + 20 + 87 + 1
 
 
 def test_every_published_point_is_swept():
@@ -112,6 +112,39 @@ def test_ones_own_requests_are_read(tmp_path: Path):
     other = msgspec.structs.replace(traffic, duration_s=7.0)
     with pytest.raises(InputError, match="who"):
         load(msgspec.structs.replace(small, traffic=other))
+
+
+def test_traffic_may_jump_between_rates():
+    small = named()["small"]
+    traffic = msgspec.structs.replace(small.traffic, source="modulated", duration_s=5000.0)
+    calm = msgspec.structs.replace(traffic, state_s=(9.0, 9.0), state_factors=(1.0, 1.0))
+    jumps, even = (load(msgspec.structs.replace(small, traffic=t)) for t in (traffic, calm))
+    assert jumps.models[0].rate == even.models[0].rate == 1
+    assert len(jumps.test) == len(even.test) == 8 * 5000 + 2 * 2500
+    variance = [np.histogram(w.test.arrival, 500)[0].var() for w in (jumps, even)]
+    assert variance[0] > 2 * variance[1]
+
+
+def test_time_stamps_may_be_taken_as_they_are(tmp_path: Path):
+    lines = ["app,func,end_timestamp,duration", "a,f,10,4", "a,g,9,1", "a,f,31,1"]
+    (tmp_path / "trace.txt").write_text("\n".join(lines))
+    small, pair = named()["small"], msgspec.structs.replace(named()["small"].models[0], count=2)
+    traffic = msgspec.structs.replace(
+        small.traffic,
+        source="azure2021",
+        path=str(tmp_path / "trace.txt"),
+        end="0.0.1",
+        gaps="recorded",
+        time_scale=2.0,
+        copies=2,
+    )
+    asked = msgspec.structs.replace(small, models=(pair,), traffic=traffic)
+    loaded = load(asked)
+    assert loaded.test.arrival.tolist() == [3, 3, 4, 4, 15, 15]
+    assert loaded.test.model.tolist() == [0, 0, 1, 1, 0, 0]
+    assert [model.rate for model in loaded.models] == [4 / 30, 2 / 30]
+    with pytest.raises(InputError, match="only has counts"):
+        msgspec.structs.replace(traffic, source="azure2019")
 
 
 def record(method: str, x: float, attainment: float) -> Record:

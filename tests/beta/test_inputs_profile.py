@@ -57,7 +57,11 @@ def test_written_profiles_read_back_equal(tmp_path: Path):
         (HEAD + "a,1,2,1,0,0.1,,\n", r"needs stages 0\.\.1"),
         (HEAD + "a,1,1,1,0,0.1,,\n" * 2, "appears twice"),
         (HEAD + "a,1,1,1,0,fast,,\n", "line 2"),
-        (HEAD + "a,1,1,1,0,-1,,\n", "must be positive"),
+        (HEAD + "a,1,1,1,0,-1,,\n", "be positive"),
+        (HEAD + ",1,1,1,0,1,,\n", "must be named"),
+        (HEAD + "a,1,1,1,0,1,-5,\n", "bytes must be 0 or more"),
+        (HEAD + "a,1,1,1,0,1,nan,\n", "bytes must be 0 or more"),
+        (HEAD + "a,1,1,1,0,1,,inf\n", "bytes must be 0 or more"),
     ],
 )
 def test_mistakes_in_a_profile_are_named(tmp_path: Path, text: str, message: str):

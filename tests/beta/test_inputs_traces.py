@@ -1,5 +1,6 @@
 """Traces: replays against the original's, Azure's file formats, stand-ins."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +115,37 @@ def test_2021_file_gives_arrivals_sorted_and_cut(tmp_path: Path):
     path.write_text("app,func,end_timestamp,duration\na,f,70,5\na,g,62,1.5\na,f,61,1\na,f,59,1\n")
     found = read_2021(path, "0.0.1", "0.0.2")
     assert [list(times) for times in found.arrivals] == [[0.0, 5.0], [0.5]]
-    path.write_text("app,func,end_timestamp,duration\na,f,x,5\n")
-    with pytest.raises(InputError, match="not understood"):
+
+
+@pytest.mark.parametrize("row", ["a,f,x,5", "a,f,7", "a,f,nan,5", "a,f,", "\0\xff"])
+def test_damaged_lines_of_2021_are_named(tmp_path: Path, row: str):
+    path = tmp_path / "trace.txt"
+    path.write_text(f"app,func,end_timestamp,duration\na,f,70,5\n{row}\n", encoding="latin-1")
+    with pytest.raises(InputError, match=r"trace\.txt: line 3: "):
         read_2021(path, "0.0.0", "0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda line: line[: len(line) // 2], "columns, expected 1444"),
+        (lambda line: line + ",1", "1445 columns"),
+        (lambda line: line.replace(",7,", ",-7,"), "counts of 0 to"),
+        (lambda line: line.replace(",7,", ",99999999999,"), "counts of 0 to"),
+        (lambda line: line.replace(",7,", ",,"), "invalid literal"),
+        (lambda line: line.replace(",7,", ",1.5,"), "invalid literal"),
+        (lambda _: "x", "1 columns"),
+    ],
+)
+def test_damaged_lines_of_2019_are_named(
+    tmp_path: Path, damage: Callable[[str], str], message: str
+):
+    write_2019(tmp_path, 1, {"f": {0: 7, 1: 1}, "g": {0: 7, 1: 7}})
+    (path,) = tmp_path.iterdir()
+    head, first, second = path.read_text().splitlines()
+    path.write_text("\n".join([head, first, "", damage(second)]))
+    with pytest.raises(InputError, match=rf"d01\.csv: line 4: .*{message}"):
+        read_2019(tmp_path, "0.0.0", "0.1.0")
 
 
 def test_times_are_day_hour_minute():
@@ -134,3 +163,22 @@ def test_stand_ins_say_so_and_have_the_traces_size():
     stamps = stamps_2021()
     assert stamps.stand_in
     assert len(stamps.arrivals) == 424
+
+
+def test_a_slice_of_the_stand_in_of_2021_is_cut_from_its_day():
+    whole, hour = stamps_2021(), stamps_2021(13 * 1440 + 60, 13 * 1440 + 120)
+    assert hour.length_s == 3600
+    times = whole.arrivals[5]
+    expect = times[(times >= 3600) & (times < 7200)] - 3600
+    assert hour.arrivals[5].tolist() == expect.tolist()
+    with pytest.raises(InputError, match="stand-in of one day"):
+        stamps_2021(13 * 1440, 15 * 1440)
+
+
+def test_exponential_replays_have_cv_one_whatever_the_scale():
+    counts, stamps = golden_traces()
+    for found in (
+        replay_counts(counts, 3, rate_scale=0.02, cv_scale=4, cv_one=True),
+        replay_stamps(stamps, 3, rate_scale=2, cv_scale=4, window_s=5400, cv_one=True),
+    ):
+        assert {window.cv for row in found.windows for window in row if window} == {1.0}

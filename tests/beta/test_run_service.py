@@ -21,7 +21,8 @@ from beta.inputs.shapes import SHAPES
 from beta.run.reference import TOLERANCE, Reference
 
 ROOT = Path(__file__).parents[2]
-START_S, END_S = 150, 60
+START_S, END_S = 600, 200
+"""Only to notice that something hangs: a busy machine takes minutes to start what takes seconds."""
 MINE = """
 name = "mine"
 profile = "my.csv"
@@ -32,22 +33,27 @@ models = [{{ types = ["bert-micro"], count = 2, slo_s = {slo}, rate = 4 }}]
 placement = {{ method = "{method}" }}
 simulator = {{ warm_up_s = 0 }}
 """
-PROFILE = "model,op,pp,batch,stage,latency_s,weight_bytes\n" + "".join(
-    f"bert-micro,{op},{pp},1,{stage},0.01,1000\n"
-    for op in (1, 2)
-    for pp in (1, 2)
-    for stage in range(pp)
-)
+HEAD = "model,op,pp,batch,stage,latency_s,weight_bytes\n"
+STAGE = "bert-micro,{op},{pp},1,{stage},{seconds},1000\n"
+CONFIGS = [(op, pp) for op in (1, 2) for pp in (1, 2)]
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
 
-def write(folder: Path, *, devices: int, method: str, slo: float = 20.0) -> None:
-    (folder / "my.csv").write_text(PROFILE)
+def write(
+    folder: Path, *, devices: int, method: str, slo: float = 20.0, seconds: float = 0.01
+) -> None:
+    """Write an experiment and its profile, by which every stage takes so many seconds."""
+    rows = [
+        STAGE.format(op=op, pp=pp, stage=stage, seconds=seconds)
+        for op, pp in CONFIGS
+        for stage in range(pp)
+    ]
+    (folder / "my.csv").write_text(HEAD + "".join(rows))
     (folder / "my.toml").write_text(MINE.format(devices=devices, method=method, slo=slo))
 
 
@@ -92,7 +98,7 @@ class Running:
     def ask(self, path: str, body: Any) -> tuple[int, str]:
         data = None if body is None else json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", data, timeout=30) as answer:
+            with urllib.request.urlopen(f"{self.url}{path}", data, timeout=120) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -109,11 +115,12 @@ class Running:
         ready = [group["ready"] for group in self.state()["groups"]]
         return [pid for r in ready if r for pid in (r["manager_pid"], *r["worker_pids"])]
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, status: int = 200) -> None:
+        """Wait until /readyz answers so: 200 when every group is up, 503 when one is lost."""
         ends = time.monotonic() + START_S
-        while self.get("/readyz")[0] != 200:
+        while self.get("/readyz")[0] != status:
             assert time.monotonic() < ends
-            time.sleep(0.2)
+            time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -138,7 +145,7 @@ def running(folder: Path, *options: str) -> Iterator[Running]:
         service.reader.join(10)
         assert service.process.stdout is not None
         service.process.stdout.close()
-    ends = time.monotonic() + 15
+    ends = time.monotonic() + END_S
     while left := [pid for pid in pids if alive(pid)]:
         assert time.monotonic() < ends, f"processes left behind: {left}"
         time.sleep(0.2)
@@ -196,7 +203,7 @@ def test_what_a_killed_process_held_is_answered_elsewhere(tmp_path: Path, victim
         time.sleep(1)
         pid = groups[0]["manager_pid"] if victim == "manager" else groups[0]["worker_pids"][0]
         os.kill(pid, signal.SIGKILL)
-        service.wait_for("group 0 is lost", 20)
+        service.wait_for("group 0 is lost", START_S)
         service.wait_for("group 0 serves again", START_S)
         stop.set()
         for asker in askers:
@@ -211,22 +218,29 @@ def test_what_a_killed_process_held_is_answered_elsewhere(tmp_path: Path, victim
 
 @pytest.mark.slow
 def test_without_another_replica_an_error_comes_within_the_target(tmp_path: Path):
-    write(tmp_path, devices=2, method="mp-greedy-2", slo=2.0)
+    write(tmp_path, devices=2, method="mp-greedy-2")
     with running(tmp_path) as service:
         (group,) = (group["ready"] for group in service.state()["groups"])
         os.kill(group["worker_pids"][1], signal.SIGSTOP)  # hangs: nobody learns of it
-        begun = time.monotonic()
-        status, answer = service.classify()
-        assert (status, answer["error"]) == (504, "no answer by the deadline")
-        assert time.monotonic() - begun < 3
+        late = list[float]()
+        for _ in range(3):
+            begun = time.monotonic()
+            status, answer = service.classify(slo_s=1.0)
+            late.append(time.monotonic() - begun - 1.0)
+            assert (status, answer["error"]) == (504, "no answer by the deadline")
+        # A busy machine may be late with an answer, but a late rule would be late with all.
+        assert -0.1 < min(late) < 1
         os.kill(group["worker_pids"][1], signal.SIGKILL)
-        service.wait_for("group 0 is lost", 20)
-        begun = time.monotonic()
-        assert service.classify()[0] == 503
-        assert time.monotonic() - begun < 2.5
+        service.wait_until_ready(503)
+        # At once, by its reason: half a second is less than any group takes to be built.
+        status, answer = service.classify(slo_s=0.5)
+        assert (status, answer["error"]) == (503, "no group with this model is up")
         service.wait_until_ready()
         assert service.classify()[0] == 200
-        assert service.state()["balanced"]
+        state = service.state()
+        assert state["balanced"]
+        books = [state["books"][what] for what in ("served", "failed", "rebuilt")]
+        assert books == [3, 4, 1]  # two were checked at the start
 
 
 @pytest.mark.slow
@@ -245,15 +259,16 @@ def test_tensor_parallel_stages_serve_the_same_outputs(
 
 @pytest.mark.slow
 def test_overload_is_refused_in_time_and_the_books_balance(tmp_path: Path):
-    write(tmp_path, devices=1, method="mp-greedy-1", slo=0.2)
-    words = ["run", "my.toml", "--backend", "gloo", "--set", "models.0.rate=150"]
+    # Three times what the profile lets the device take, and little for this machine to do.
+    write(tmp_path, devices=1, method="mp-greedy-1", slo=0.2, seconds=0.05)
+    words = ["run", "my.toml", "--backend", "gloo", "--set", "models.0.rate=30"]
     done = subprocess.run(
         [sys.executable, "-m", "beta", *words],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=START_S + END_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
