@@ -13,7 +13,7 @@ from vocab_parallel.inputs.machine import Machine
 from vocab_parallel.inputs.model import Model, layer_parameters, output_in_layers
 from vocab_parallel.plan.check import find_faults
 from vocab_parallel.plan.costs import Costs
-from vocab_parallel.plan.layers import even_layers, given_layers, redistributed_layers
+from vocab_parallel.plan.layers import given_layers, redistributed_layers, shared_layers
 from vocab_parallel.plan.methods import find
 from vocab_parallel.plan.passes import Schedule
 
@@ -49,7 +49,8 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
         kept = pipeline.final_stage_layers
         layers = redistributed_layers(model.layers, stages, output_in_layers(model), override=kept)
     else:
-        layers = even_layers(model.layers, stages)
+        whole = chosen.output == "whole"
+        layers = shared_layers(model.layers, stages, whole_output=whole)
     return Plan(
         experiment=experiment.name,
         method=method,

@@ -113,7 +113,14 @@ def s_second(
     logits_NV: Tensor, maximum_N: Tensor, shard: Shard, labels: Labels, rules: Rules
 ) -> Passed:
     """Run its second part: exponentials and sum, relative to the maximum over all ranks."""
-    return _s_block(logits_NV, maximum_N, shard, labels, rules)
+    blocks = _blocks(logits_NV, labels, rules.block)
+    maxima = maximum_N.split(rules.block or max(1, len(maximum_N)))
+    return _joined(
+        [
+            _s_block(logits_BV, maximum_B, shard, part, rules)
+            for (logits_BV, part), maximum_B in zip(blocks, maxima, strict=True)
+        ]
+    )
 
 
 def combine(
