@@ -39,7 +39,7 @@ def hang(rank: int, report: object) -> None:
     [
         (die, 2, "rank 1 was killed by SIGKILL"),
         (fail, 3, "rank 2 failed: ZeroDivisionError: of no use"),
-        (hang, 2, "rank 1 failed"),
+        (hang, 3, r"rank 0 hangs: rank [12] waited 4 s \(training.timeout_s\) in vain"),
     ],
 )
 def test_one_rank_ends_all(task: object, ranks: int, message: str) -> None:

@@ -42,6 +42,8 @@ class Failure(NamedTuple):
     details: str = ""
     mistake: bool = False
     out_of_memory: bool = False
+    waited: bool = False
+    """It waited in vain for another rank, longer than the timeout."""
 
 
 def live(
@@ -99,6 +101,22 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def failure_of(rank: int, error: BaseException) -> Failure:
+    """Describe an error of one rank."""
+    mistake, line = isinstance(error, InputError), " ".join(str(error).split())
+    return Failure(
+        rank,
+        False,
+        time.monotonic(),
+        line if mistake else f"failed: {type(error).__name__}: {line[:300]}",
+        "".join(traceback.format_exception(error)),
+        mistake,
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",
+        # torch has no type of its own for it: gloo's texts are "Wait timeout", "Timed out ...".
+        any(word in line.lower() for word in ("timeout", "timed out")),
+    )
+
+
 class _telling:  # noqa: N801  a context manager, used like a function
     """Send an error to the starter in place of a traceback on every rank's stderr."""
 
@@ -113,13 +131,7 @@ class _telling:  # noqa: N801  a context manager, used like a function
     ) -> None:
         if error is None:
             return
-        mistake = isinstance(error, InputError)
-        line = " ".join(str(error).split())
-        reason = line if mistake else f"failed: {type(error).__name__}: {line[:300]}"
-        details = "".join(traceback.format_exception(error))
-        full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        failure = Failure(self.rank, False, time.monotonic(), reason, details, mistake, full)
-        self.pipe.send(("failure", failure))
+        self.pipe.send(("failure", failure_of(self.rank, error)))
         os._exit(1)  # other threads may hang in a collective that never ends
 
 
