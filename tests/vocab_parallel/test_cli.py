@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(400)  # real ranks: a busy machine takes long to start them
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "--set", "model.layers=4", "--set", "pipeline.batches=4", "--set", "training.steps=2",
@@ -25,7 +26,7 @@ def vocab(
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=390,
     )
 
 
@@ -113,7 +114,7 @@ def test_a_mistake_is_one_line_and_status_2(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_quick_holds_every_claim_and_a_second_one_skips_all(tmp_path: Path) -> None:
     done = vocab("quick", "--out", "res", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,9 @@ from typing import NamedTuple
 from common.errors import InputError
 from vocab_parallel.run.settings import Backend
 
+START_S = 120.0
+"""How long a rank waits for the others to start, at least."""
+
 
 class Seat(NamedTuple):
     """A rank's number, and where and how long it waits for the others."""
@@ -68,7 +71,11 @@ def live(
 
 
 def join(rank: int, world: int, *, backend: Backend, timeout_s: float, where: str) -> None:
-    """Enter the process group as one rank, with this machine's cores shared out to its ranks."""
+    """Enter the process group as one rank, with this machine's cores shared out to its ranks.
+
+    For its start every rank has `START_S`, however soon it must answer afterwards: on a busy
+    machine, importing torch alone can take longer than that.
+    """
     import torch
     import torch.distributed as dist
 
@@ -81,9 +88,12 @@ def join(rank: int, world: int, *, backend: Backend, timeout_s: float, where: st
         init_method=where,
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=timeout_s),
+        timeout=timedelta(seconds=max(timeout_s, START_S)),
         device_id=torch.device("cuda", local) if backend == "nccl" else None,
     )
+    dist.barrier()
+    # The only way to change it later; torch has no public name for it.
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_s))
 
 
 def leave() -> None:
