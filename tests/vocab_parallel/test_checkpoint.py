@@ -15,12 +15,16 @@ from vocab_parallel.run.settings import RunResult
 pytestmark = pytest.mark.timeout(400)  # real ranks: a busy machine takes long to start them
 
 
-def train(method: str, p: int, steps: int, folder: str = "", **training: Any) -> RunResult:
+def train(
+    method: str, p: int, steps: int, folder: str = "", tensor: int = 1, **training: Any
+) -> RunResult:
     settings = {"dtype": "float64", "checkpoint": folder, "timeout_s": 200.0} | training
     experiment = Experiment(
         name="resumed",
         model=Model(layers=4, hidden=16, heads=2, sequence=6, vocabulary=53),
-        pipeline=Pipeline(ranks=p, batches=4),
+        pipeline=Pipeline(
+            ranks=p, batches=4 // training.get("data_parallel", 1), tensor_parallel=tensor
+        ),
         training=Training(steps=steps, **settings),
     )
     return launch(make_plan(experiment, method), experiment.training, seed=1)
@@ -50,6 +54,19 @@ def test_the_loss_curve_goes_on(
     second = train(*after, 6, str(tmp_path))
     assert second.first_step == 3
     assert first.losses + second.losses == pytest.approx(unbroken, rel=1e-9)
+
+
+def test_it_goes_on_with_other_replicas_and_other_ranks_per_position(
+    tmp_path: Path, unbroken: tuple[float, ...]
+) -> None:
+    losses: list[float] = []
+    for number, (method, p, tensor, replicas) in enumerate(
+        [("vocab-2", 2, 1, 2), ("vocab-1", 2, 2, 1), ("baseline", 1, 2, 2), ("redis", 2, 1, 1)], 1
+    ):
+        done = train(method, p, number, str(tmp_path), tensor, data_parallel=replicas)
+        assert done.first_step == number - 1
+        losses += done.losses
+    assert losses == pytest.approx(unbroken[:4], rel=1e-9)
 
 
 def test_bfloat16_goes_on_from_its_main_weights(tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ def test_profile_writes_an_experiment_that_plans(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ("plan", "tiny-cpu-2", "--set", "pipeline.tensor_parallel=3"),
+            "tensor_parallel is 3, which does not divide",
+        ),
         (("plan", "nothing"), "neither an experiment nor a TOML file"),
         (("plan", "tiny-cpu-2", "--method", "best"), "--method is 'best', expected one of"),
         (("plan", "tiny-cpu-2", "--set", "model.layers=many"), "model.layers"),

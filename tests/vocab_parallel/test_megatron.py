@@ -19,7 +19,8 @@ SCRIPT = """
 torchrun --nproc_per_node 8 pretrain_gpt.py \\
     --num-layers 32 --hidden-size 3072 --num-attention-heads 24 \\
     --seq-length 4096 --vocab-size 256000 --untie-embeddings-and-output-weights \\
-    --pipeline-model-parallel-size 8 --micro-batch-size 1 --global-batch-size 128 \\
+    --pipeline-model-parallel-size 8 --tensor-model-parallel-size 2 \\
+    --micro-batch-size 1 --global-batch-size 128 \\
     --pipeline-model-parallel-layout="Et*5|(t*5|)*5t*2|L" \\
     --bf16 --lr 6.0e-5 --clip-grad 8.0 --adam-beta2 0.95  # as in the paper
 """
@@ -33,6 +34,7 @@ def test_a_launch_script_becomes_an_experiment(tmp_path: Path) -> None:
     assert (model.layers, model.hidden, model.heads, model.sequence) == (32, 3072, 24, 4096)
     assert (model.vocabulary, model.tied) == (256000, False)
     assert (pipeline.ranks, pipeline.batches, pipeline.batch_size) == (8, 128, 1)
+    assert pipeline.tensor_parallel == 2
     assert pipeline.layers == (5, 5, 5, 5, 5, 5, 2, 0)
     assert (found.training.dtype, found.training.learning_rate) == ("bfloat16", 6e-5)
     assert make_plan(found, "redis").layers == pipeline.layers
@@ -55,7 +57,7 @@ def test_layouts_that_are_none_are_refused(layout: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("--tensor-model-parallel-size 2", "has no counterpart"),
+        ("--context-parallel-size 2", "has no counterpart"),
         ("--num-experts 8", "has no counterpart"),
         ("--global-batch-size 5 --micro-batch-size 2", "no multiple"),
         ("--hidden-size wide", "expected a whole number"),

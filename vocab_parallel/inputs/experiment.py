@@ -31,6 +31,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     ranks: int = 8
+    tensor_parallel: int = 1
+    """Ranks that share every pipeline position, so that p x t ranks hold the vocabulary."""
     batches: int = 128
     batch_size: int = 1
     method: MethodName = "auto"
@@ -44,7 +46,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         """Refuse an empty pipeline."""
-        for field in ("ranks", "batches", "batch_size"):
+        for field in ("ranks", "tensor_parallel", "batches", "batch_size"):
             if getattr(self, field) < 1:
                 raise InputError(f"pipeline.{field} is {getattr(self, field)}, expected 1 or more")
 

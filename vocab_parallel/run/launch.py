@@ -95,8 +95,8 @@ def _check_world(job: Job, world_size: int | None) -> None:
     if given != job.world:
         raise InputError(
             f"{given} ranks were given, but the plan has {job.plan.schedule.ranks} pipeline ranks"
-            f" x {job.training.data_parallel} replicas = {job.world}; set pipeline.ranks or"
-            " training.data_parallel"
+            f" x {job.plan.tensor} of tensor_parallel x {job.training.data_parallel} replicas ="
+            f" {job.world}; set pipeline.ranks, pipeline.tensor_parallel or training.data_parallel"
         )
 
 
@@ -116,7 +116,7 @@ def _static_bytes(job: Job) -> float:
     each = {"float32": 16, "float64": 32, "bfloat16": 18}[job.training.dtype]
     ranks = range(job.plan.schedule.ranks)
     held = sum(parameters(job.plan, rank) for rank in ranks)
-    return float(each * held * job.training.data_parallel)
+    return float(each * held * job.plan.tensor * job.training.data_parallel)
 
 
 def _summary(job: Job, measures: list[Measures]) -> RunResult:
