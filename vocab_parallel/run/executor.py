@@ -299,11 +299,8 @@ class Executor:
         if self.side is not None:
             torch.cuda.current_stream().wait_stream(self.side)
         x_MH = self.hidden.pop(batch).tensor.flatten(0, -2)
-        gradient_VH, late_MH = output.t_pass(
-            x_MH, self.passed.pop(batch), found, shard, labels, self.rules
-        )
-        self.held.store.gradients[self.held.output[1]] += gradient_VH
-        return late_MH
+        passed, sums = self.passed.pop(batch), self.held.store.gradients[self.held.output[1]]
+        return output.t_pass(x_MH, passed, found, shard, labels, self.rules, into=sums)[1]
 
     def _embed_gradient(self, item: Pass) -> None:
         grad = self.input_gradient.pop(item.batch).wait()

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812  the name the whole field knows
 from torch import Tensor
 
 from vocab_parallel.inputs.model import Model
+from vocab_parallel.run.accumulate import add_product
 from vocab_parallel.run.tensor import ALONE, Team
 from vocab_parallel.run.weights import POSITION, Store, Weight, layer_weights, norm_weights
 
@@ -138,7 +139,7 @@ def _add_weight_gradients(ctx: Any, grad: Tensor) -> None:
 
     def work() -> None:
         grad_KO, x_KI = grad.flatten(0, -2), x.flatten(0, -2)
-        gradients[name] += grad_KO.T @ x_KI
+        add_product(gradients[name], grad_KO, x_KI)
         gradients[name + "_bias"] += grad_KO.sum(0)
 
     ctx.stage.later(work)
