@@ -76,7 +76,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Replicas of the pipeline, each with its own micro-batches."""
     tokens: str = ""
     """A .npy file of token ids in one row, or a .txt file whose bytes they are, or `sonnets` (some
-    of Shakespeare's, byte by byte); empty: synthetic tokens by seed."""
+    of Shakespeare's, byte by byte) or `sonnets-gpt2` (the same in GPT-2's 50257 tokens); empty:
+    synthetic tokens by seed."""
     replay_rank: int | None = None
     """Instead of training, carry out this rank's program on one device, with the other ranks
     imagined; -1: each rank's in turn."""
