@@ -36,12 +36,12 @@ def choose(experiment: Experiment, choices: list[Choice]) -> Choice:
     for choice in choices:
         if choice.fits():
             return choice
-    best = min(
-        (max(c.prediction.reserved) / GIB for c in choices if c.prediction), default=float("nan")
-    )
+    needed = [max(c.prediction.reserved) / GIB for c in choices if c.prediction]
+    if not needed:
+        raise InputError(f"{experiment.name}: no method has a plan: {choices[0].why_not}")
     raise InputError(
         f"{experiment.name}: no method fits into {experiment.device.memory_gib:g} GiB (the smallest"
-        f" needs {best:.1f}); use more pipeline.ranks or a smaller model"
+        f" needs {min(needed):.1f}); use more pipeline.ranks or a smaller model"
     )
 
 

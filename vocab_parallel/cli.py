@@ -108,6 +108,7 @@ def plan(
         made = cases.plan_of(done)
         if done.choices:
             Console().print(show.choices_table(value, done.choices))
+            print(show.without_plan(done.choices), end="")
         assert done.prediction is not None
         Console().print(show.ranks_table(made, done.prediction))
         print(show.schedule_text(made))

@@ -40,7 +40,10 @@ class Size(NamedTuple):
 
 EIGHT = Size(8, 32, 3072, 24)
 SIXTEEN = Size(16, 48, 4096, 32)
+THIRTY_TWO = Size(32, 64, 5120, 40)
 HALF_SIXTEEN = Size(16, 32, 4096, 32)
+HALF_TWENTY_FOUR = Size(24, 48, 5120, 40)
+HALF_THIRTY_TWO = Size(32, 64, 6144, 48)
 
 
 def short(vocabulary: int) -> str:
@@ -51,7 +54,7 @@ def short(vocabulary: int) -> str:
 def setting(prefix: str, size: Size, sequence: int, vocabulary: int, machine: str) -> Experiment:
     """Return one setting of a published table."""
     by_hand = (sequence, vocabulary) == (2048, 128000)
-    kept = _KEPT[size.ranks] if by_hand else None
+    kept = _KEPT.get(size.ranks) if by_hand else None
     return Experiment(
         name=f"{prefix}-{sequence}-{short(vocabulary)}",
         about=f"{size.layers} layers, hidden {size.hidden}, {size.ranks} GPUs, sequence {sequence},"
@@ -68,13 +71,13 @@ def setting(prefix: str, size: Size, sequence: int, vocabulary: int, machine: st
     )
 
 
-def v_half_setting(sequence: int, vocabulary: int) -> Experiment:
+def v_half_setting(size: Size, sequence: int, vocabulary: int) -> Experiment:
     """Return one setting of Table 6.
 
     These runs are of a later code base: the artifact's later constants (faster attention), with
     the paper's denominator of 320 TFLOP/s.
     """
-    base = setting("half16", HALF_SIXTEEN, sequence, vocabulary, "a100-seed")
+    base = setting(f"half{size.ranks}", size, sequence, vocabulary, "a100-seed")
     later = msgspec.structs.replace(
         known_machines()["a100-seed"],
         about="a100-seed with the paper's peak",
@@ -111,6 +114,18 @@ def curve() -> Experiment:
     )
 
 
+def words() -> Experiment:
+    """Return the same text in GPT-2's tokens, whose matrices outweigh a small model's layers."""
+    base = curve()
+    return msgspec.structs.replace(
+        base,
+        name="words-cpu-2",
+        about="a real text in GPT-2's 50257 tokens on 2 CPU ranks",
+        model=msgspec.structs.replace(base.model, vocabulary=50257, tied=True),
+        training=msgspec.structs.replace(base.training, steps=20, tokens="sonnets-gpt2"),
+    )
+
+
 def replayed() -> Experiment:
     """Return the artifact's largest vocabulary for one GPU: every rank in turn, fewer batches.
 
@@ -143,8 +158,10 @@ def named() -> dict[str, Experiment]:
     experiments = [setting("paper", EIGHT, s, v, "a100-paper") for s, v in settings]
     experiments += [setting("seed", EIGHT, s, v, "a100-seed") for s, v in settings]
     experiments += [setting("paper16", SIXTEEN, s, v, "a100-paper") for s, v in settings]
-    experiments += [v_half_setting(s, v) for s, v in settings]
-    experiments += [tiny_cpu(1), tiny_cpu(2), tiny_cpu(4), wide_cpu(), curve(), replayed()]
+    experiments += [setting("paper32", THIRTY_TWO, s, v, "a100-paper") for s, v in settings]
+    for size in (HALF_SIXTEEN, HALF_TWENTY_FOUR, HALF_THIRTY_TWO):
+        experiments += [v_half_setting(size, s, v) for s, v in settings]
+    experiments += [tiny_cpu(1), tiny_cpu(2), tiny_cpu(4), wide_cpu(), curve(), words(), replayed()]
     return {experiment.name: experiment for experiment in experiments}
 
 

@@ -34,7 +34,7 @@ def measured_times(plan: Plan, ranks: Sequence[RankFigures]) -> Times:
     """Return all ranks' median pass times; waiting is not in them, so links have no delay."""
     passes: list[dict[tuple[Kind, int], float]] = []
     for rank in range(plan.schedule.ranks):
-        found = ranks[rank].passes
+        found = ranks[rank * plan.tensor if len(ranks) > plan.schedule.ranks else rank].passes
         passes.append(
             {
                 (kind, chunk): found.get(f"{kind}{chunk}", 0.0)

@@ -30,7 +30,7 @@ def choices_table(experiment: Experiment, choices: Iterable[Choice]) -> Table:
     for choice in choices:
         prediction = choice.prediction
         if prediction is None:
-            table.add_row(choice.method, "", "", "", "", f"no: {choice.why_not}")
+            table.add_row(choice.method, "", "", "", "", "no plan")
             continue
         table.add_row(
             choice.method,
@@ -41,6 +41,15 @@ def choices_table(experiment: Experiment, choices: Iterable[Choice]) -> Table:
             "yes" if choice.fits() else "no",
         )
     return table
+
+
+def without_plan(choices: Iterable[Choice]) -> str:
+    """Return why methods have no plan, one line per reason; empty where all have one."""
+    methods: dict[str, list[str]] = {}
+    for choice in choices:
+        if choice.plan is None:
+            methods.setdefault(choice.why_not, []).append(choice.method)
+    return "".join(f"no plan by {', '.join(names)}: {why}\n" for why, names in methods.items())
 
 
 def ranks_table(plan: Plan, prediction: Prediction) -> Table:

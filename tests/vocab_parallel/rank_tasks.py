@@ -8,6 +8,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from vocab_parallel.run.settings import Job
+from vocab_parallel.run.tensor import Cut, joined
 from vocab_parallel.run.train import Trainer
 
 Array = NDArray[np.float64]
@@ -30,19 +31,24 @@ def _train(job: Job) -> Outcome:
     trainer = Trainer(job, torch.device("cpu"))
     steps = [trainer.step(number) for number in range(job.training.steps)]
     own = {
-        name: (weight.first, weight.real, trainer.store.main[name].double().numpy())
+        name: (weight, trainer.store.main[name].double())
         for name, weight in trainer.store.weights.items()
     }
     every = [own] * job.world
     dist.all_gather_object(every, own)
     weights: dict[str, Array] = {}
     pieces: dict[str, dict[int, Array]] = {}
+    parts: dict[str, dict[int, torch.Tensor]] = {}
+    cuts: dict[str, Cut] = {}
     for held in every:
-        for name, (first, real, value) in held.items():
-            if real < 0:
-                weights[name] = value
-            else:
-                pieces.setdefault(name, {})[first] = value[:real]
+        for name, (weight, value) in held.items():
+            if weight.real >= 0:
+                pieces.setdefault(name, {})[weight.first] = value[: weight.real].numpy()
+                continue
+            cuts[name] = weight.cut or Cut(0)
+            parts.setdefault(name, {})[cuts[name].place] = value
+    for name, found in parts.items():
+        weights[name] = joined([found[place] for place in sorted(found)], cuts[name]).numpy()
     for name, found in pieces.items():
         weights[name] = np.concatenate([found[first] for first in sorted(found)])
     losses = [step.loss for step in steps]

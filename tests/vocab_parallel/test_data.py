@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import InputError
 from vocab_parallel.inputs.model import Model
-from vocab_parallel.run.data import SONNETS, load_tokens, sequences
+from vocab_parallel.run.data import SONNETS, SONNETS_GPT2, load_tokens, sequences
 
 MODEL = Model(layers=1, hidden=8, heads=1, sequence=7, vocabulary=256)
 
@@ -26,6 +26,19 @@ def test_the_text_that_comes_along_is_cut_into_its_bytes() -> None:
     text = bytes(ids.tolist())
     for row in sequences(MODEL, 5, seed=0, step=0, ids=ids):
         assert bytes(row.tolist()) in text
+
+
+def test_the_same_text_in_gpt2s_tokens() -> None:
+    model = Model(layers=1, hidden=8, heads=1, sequence=7, vocabulary=50257)
+    ids = load_tokens(SONNETS_GPT2, model)
+    assert ids is not None
+    # "Sh" "all" " I" " compare" " thee" " to"; four bytes of English a token
+    assert ids[:6].tolist() == [2484, 439, 314, 8996, 17903, 284]
+    text = load_tokens(SONNETS, MODEL)
+    assert text is not None
+    assert 3 < len(text) / len(ids) < 5
+    with pytest.raises(InputError, match="choose a larger"):
+        load_tokens(SONNETS_GPT2, MODEL)
 
 
 def test_a_text_and_an_array_of_ones_own(tmp_path: Path) -> None:

@@ -137,10 +137,22 @@ def test_every_form_of_the_passes_agrees(
     assert_close(ours, plain(given, smoothing), 1e-12)
 
 
+@pytest.mark.parametrize("keep", ["softmax", "logits", "nothing"])
+@pytest.mark.parametrize("block", [0, 7])
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
-def test_three_barriers_give_the_same(vocabulary: int) -> None:
+def test_three_barriers_give_the_same(vocabulary: int, block: int, keep) -> None:
     given = problem(vocabulary)
-    assert_close(sharded(given, 4, Rules(), three_barriers=True), plain(given), 1e-12)
+    rules = Rules(block=block, keep=keep)
+    assert_close(sharded(given, 4, rules, three_barriers=True), plain(given), 1e-12)
+
+
+@pytest.mark.parametrize("three_barriers", [False, True])
+def test_a_micro_batch_without_labels_has_no_loss_and_no_gradient(three_barriers: bool) -> None:
+    given = problem(18)
+    given = given._replace(labels=torch.full_like(given.labels, IGNORED))
+    for algorithm in ALGORITHMS[: 1 if three_barriers else None]:
+        found = sharded(given, 4, Rules(algorithm, 0.1), three_barriers=three_barriers)
+        assert not any(part.any() for part in found)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

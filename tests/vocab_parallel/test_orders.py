@@ -16,7 +16,7 @@ from vocab_parallel.plan.collectives import VOCABULARY, broadcasts
 from vocab_parallel.plan.costs import Costs
 from vocab_parallel.plan.forward_only import forward_only
 from vocab_parallel.plan.interlaced import interlaced
-from vocab_parallel.plan.layers import final_stage_layers, redistributed_layers
+from vocab_parallel.plan.layers import final_stage_layers, redistributed_layers, shared_layers
 from vocab_parallel.plan.methods import METHODS, make_schedule
 from vocab_parallel.plan.passes import Pass, Schedule
 from vocab_parallel.plan.play import play
@@ -232,6 +232,20 @@ def test_redistribution_covers_every_layer_once(layers: int, stages: int, ratio:
     assert sum(found) == layers
     assert len(found) == stages
     assert min(found[:-1], default=1) >= 1
+
+
+@given(layers=st.integers(1, 80), stages=st.integers(1, 24), whole=st.booleans())
+def test_layers_are_shared_as_evenly_as_they_go(layers: int, stages: int, whole: bool) -> None:
+    if layers < stages:
+        with pytest.raises(InputError, match="cannot fill"):
+            shared_layers(layers, stages, whole_output=whole)
+        return
+    found = shared_layers(layers, stages, whole_output=whole)
+    before_last = found[: stages - whole]
+    assert (len(found), sum(found)) == (stages, layers)
+    assert max(found) - min(found) <= 1
+    assert list(before_last) == sorted(before_last)
+    assert not whole or found[-1] == min(found)
 
 
 @pytest.mark.parametrize(("p", "m"), [(0, 1), (1, 0)])

@@ -129,6 +129,29 @@ def test_all_parameters_are_held_once() -> None:
     assert len({*totals.values()}) == 1
 
 
+def test_two_ranks_for_every_position_halve_what_they_share() -> None:
+    one = named()["paper-2048-256k"]
+    two = msgspec.structs.replace(
+        one, pipeline=msgspec.structs.replace(one.pipeline, tensor_parallel=2)
+    )
+    for method in METHODS:
+        alone, shared = make_plan(one, method), make_plan(two, method)
+        for rank in range(8):
+            assert 0.5 <= parameters(shared, rank) / parameters(alone, rank) < 0.51
+        before, after = predict(alone), predict(shared)
+        assert 0.5 < after.iteration_s / before.iteration_s < 0.7
+        assert 0.5 < max(after.allocated) / max(before.allocated) < 0.7
+
+
+def test_a_tied_matrix_is_held_once_where_first_and_last_stage_meet() -> None:
+    experiment = small(1, 4)
+    model = msgspec.structs.replace(experiment.model, tied=True)
+    tied = msgspec.structs.replace(experiment, model=model)
+    for method in ("baseline", "v-half", "vocab-1"):
+        whole, shared = (parameters(make_plan(e, method), 0) for e in (experiment, tied))
+        assert whole - shared == model.vocabulary * model.hidden
+
+
 def test_memory_is_balanced_by_v_half_with_a_sharded_vocabulary() -> None:
     experiment = named()["half16-4096-256k"]
     naive = allocated(make_plan(experiment, "v-half"))

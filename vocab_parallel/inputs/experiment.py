@@ -31,6 +31,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     ranks: int = 8
+    tensor_parallel: int = 1
+    """Ranks that share every pipeline position, so that p x t ranks hold the vocabulary."""
     batches: int = 128
     batch_size: int = 1
     method: MethodName = "auto"
@@ -44,7 +46,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         """Refuse an empty pipeline."""
-        for field in ("ranks", "batches", "batch_size"):
+        for field in ("ranks", "tensor_parallel", "batches", "batch_size"):
             if getattr(self, field) < 1:
                 raise InputError(f"pipeline.{field} is {getattr(self, field)}, expected 1 or more")
 
@@ -74,7 +76,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Replicas of the pipeline, each with its own micro-batches."""
     tokens: str = ""
     """A .npy file of token ids in one row, or a .txt file whose bytes they are, or `sonnets` (some
-    of Shakespeare's, byte by byte); empty: synthetic tokens by seed."""
+    of Shakespeare's, byte by byte) or `sonnets-gpt2` (the same in GPT-2's 50257 tokens); empty:
+    synthetic tokens by seed."""
     replay_rank: int | None = None
     """Instead of training, carry out this rank's program on one device, with the other ranks
     imagined; -1: each rank's in turn."""

@@ -16,7 +16,6 @@ from common.errors import InputError
 from vocab_parallel.inputs.experiment import Experiment, Training
 
 _REFUSED = {
-    "--tensor-model-parallel-size": "1",
     "--context-parallel-size": "1",
     "--virtual-pipeline-model-parallel-size": "1",
     "--num-layers-per-virtual-pipeline-stage": "",
@@ -77,6 +76,7 @@ def from_arguments(experiment: Experiment, given: Mapping[str, str]) -> Experime
     pipeline = msgspec.structs.replace(
         experiment.pipeline,
         ranks=ranks,
+        tensor_parallel=_number(given, "--tensor-model-parallel-size", 1),
         batches=whole // (batch_size * replicas),
         batch_size=batch_size,
         layers=stage_layers(layout, model.layers, ranks) if layout else (),

@@ -59,10 +59,14 @@ def iteration_flops(model: Model, sequences: int) -> float:
     return sequences * (3 * model.layers * layer_forward_flops(model) + output_flops(model))
 
 
-def layer_parameters(model: Model) -> int:
-    """Return the parameters of one layer: 12h^2 + 13h where ffn = 4h."""
+def layer_parameters(model: Model, tensor: int = 1) -> int:
+    """Return the parameters of one layer: 12h^2 + 13h where ffn = 4h; of one of `tensor` ranks.
+
+    Norms and the biases behind the sums are held by all of them.
+    """
     h = model.hidden
-    return 4 * h * h + 2 * h * model.wide + 8 * h + model.wide + h
+    cut = 4 * h * h + 2 * h * model.wide + 3 * h + model.wide
+    return cut // tensor + 6 * h
 
 
 def padded_vocabulary(vocabulary: int, ranks: int) -> int:

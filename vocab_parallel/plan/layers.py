@@ -7,14 +7,20 @@ number of layers left on the last stage.
 from common.errors import InputError
 
 
-def even_layers(layers: int, stages: int) -> tuple[int, ...]:
-    """Return layers per stage; refuses a number that the stages do not divide."""
-    if layers < stages or layers % stages:
+def shared_layers(layers: int, stages: int, *, whole_output: bool) -> tuple[int, ...]:
+    """Return layers per stage, as evenly as they go.
+
+    What does not divide goes to the later stages, which hold fewer micro-batches, one layer each;
+    the last one is left out where it has the whole output layer. Refuses fewer layers than stages.
+    """
+    if layers < stages:
         raise InputError(
-            f"{layers} layers cannot be split evenly over {stages} stages;"
-            f" choose a multiple of {stages}"
+            f"{layers} layers cannot fill {stages} stages; use fewer pipeline.ranks, or give"
+            " pipeline.layers with 0 for a stage without"
         )
-    return (layers // stages,) * stages
+    each, more = divmod(layers, stages)
+    last = stages - 1 - whole_output
+    return tuple(each + (last - more < stage <= last) for stage in range(stages))
 
 
 def given_layers(given: tuple[int, ...], layers: int, stages: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from vocab_parallel.inputs.machine import Machine
 from vocab_parallel.inputs.model import Model, layer_parameters, output_in_layers
 from vocab_parallel.plan.check import find_faults
 from vocab_parallel.plan.costs import Costs
-from vocab_parallel.plan.layers import even_layers, given_layers, redistributed_layers
+from vocab_parallel.plan.layers import given_layers, redistributed_layers, shared_layers
 from vocab_parallel.plan.methods import find
 from vocab_parallel.plan.passes import Schedule
 
@@ -33,6 +33,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Sequences per micro-batch."""
     layers: tuple[int, ...]
     schedule: Schedule
+    tensor: int = 1
+    """Ranks that share every pipeline position (tensor parallelism)."""
     question: str = ""
     """Identifies the experiment and method that this plan answers."""
 
@@ -41,6 +43,7 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
     """Return a method's plan for an experiment; refuses layers that the stages cannot share."""
     pipeline, model = experiment.pipeline, experiment.model
     chosen = find(method)
+    _check_tensor(model, pipeline.tensor_parallel)
     costs = Costs(forward=pipeline.forward_cost, backward=pipeline.backward_cost)
     stages = pipeline.ranks * chosen.chunks
     if pipeline.layers:
@@ -49,7 +52,8 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
         kept = pipeline.final_stage_layers
         layers = redistributed_layers(model.layers, stages, output_in_layers(model), override=kept)
     else:
-        layers = even_layers(model.layers, stages)
+        whole = chosen.output == "whole"
+        layers = shared_layers(model.layers, stages, whole_output=whole)
     return Plan(
         experiment=experiment.name,
         method=method,
@@ -58,20 +62,35 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
         batch_size=pipeline.batch_size,
         layers=layers,
         schedule=chosen.make(pipeline.ranks, pipeline.batches, costs),
+        tensor=pipeline.tensor_parallel,
     )
+
+
+def _check_tensor(model: Model, tensor: int) -> None:
+    for field, value in (("heads", model.heads), ("ffn", model.wide)):
+        if value % tensor:
+            raise InputError(
+                f"pipeline.tensor_parallel is {tensor}, which does not divide the model's {field}"
+                f" ({value})"
+            )
+
+
+def vocabulary_shards(plan: Plan) -> int:
+    """Return into how many pieces the vocabulary matrices are cut."""
+    return plan.tensor * (plan.schedule.ranks if plan.schedule.barriers else 1)
 
 
 def parameters(plan: Plan, rank: int) -> int:
     """Return a rank's parameters: layers, positions on the first stage, norm, vocabulary."""
     model, schedule = plan.model, plan.schedule
     stages = [schedule.stage(rank, chunk) for chunk in range(schedule.chunks)]
-    count = sum(plan.layers[stage] for stage in stages) * layer_parameters(model)
+    count = sum(plan.layers[stage] for stage in stages) * layer_parameters(model, plan.tensor)
     first, last = 0 in stages, schedule.stages - 1 in stages
     count += first * model.sequence * model.hidden + last * 2 * model.hidden
-    matrix = model.vocabulary * model.hidden
-    if schedule.barriers:
-        return count + (1 if model.tied else 2) * matrix // schedule.ranks
-    return count + (first + last) * matrix
+    matrices = 2 if schedule.barriers else first + last
+    if model.tied:
+        matrices = min(matrices, 1)  # first and last stage on one rank share it
+    return count + matrices * model.vocabulary * model.hidden // vocabulary_shards(plan)
 
 
 def write(plan: Plan, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Checkpoints that any method and any number of ranks can go on from.
 
 Weights and Adam's moments are saved under their names with torch.distributed.checkpoint; a
-vocabulary matrix as the pieces that the ranks hold, so that another split finds its rows in them.
+vocabulary matrix as the pieces that the ranks hold, so that another split finds its rows in them; a
+layer's matrix, under tensor parallelism, as numbered parts that another split joins and cuts anew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_pieces
 
 from common.errors import InputError
 from vocab_parallel.inputs.model import Model
+from vocab_parallel.run.tensor import Cut, joined, own_part
 from vocab_parallel.run.weights import Store, Weight
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -80,8 +82,8 @@ def load(state: State, folder: Path) -> int:
     load_pieces(wanted, storage_reader=reader)
     for name, weight in state.store.weights.items():
         for kind, tensor in _tensors(state, name).items():
-            for key in _keys(known, kind, weight):
-                _put(tensor, weight, key, wanted[key])
+            keys = _keys(known, kind, weight)
+            _fill(tensor, weight, {key: wanted[key] for key in keys})
     for parameter in state.store.main.values():
         state.optimizer.state[parameter]["step"] = torch.tensor(float(about.step))
     state.store.refresh()
@@ -104,7 +106,11 @@ def _tensors(state: State, name: str) -> dict[str, Tensor]:
 
 
 def _piece(weight: Weight) -> str:
-    return weight.name if weight.real < 0 else f"{weight.name}/{weight.first}"
+    if weight.real >= 0:
+        return f"{weight.name}/{weight.first}"
+    if weight.cut is None or weight.cut.size == 1:
+        return weight.name
+    return f"{weight.name}/{weight.cut.place}"
 
 
 def _real(tensor: Tensor, weight: Weight) -> Tensor:
@@ -114,14 +120,18 @@ def _real(tensor: Tensor, weight: Weight) -> Tensor:
 
 def _keys(known: Metadata, kind: str, weight: Weight) -> list[str]:
     """Return the saved pieces that hold some of a weight's values."""
+    name = f"{kind}/{weight.name}"
+    if name in known.state_dict_metadata:
+        return [name]
+    pieces = [key for key in known.state_dict_metadata if key.startswith(f"{name}/")]
+    pieces.sort(key=_number)
     if weight.real < 0:
-        return [f"{kind}/{weight.name}"]
+        return pieces
     found = []
-    for key in known.state_dict_metadata:
-        if key.startswith(f"{kind}/{weight.name}/"):
-            begin = int(key.rpartition("/")[2])
-            if begin < weight.first + weight.real and begin + _size(known, key)[0] > weight.first:
-                found.append(key)
+    for key in pieces:
+        begin = _number(key)
+        if begin < weight.first + weight.real and begin + _size(known, key)[0] > weight.first:
+            found.append(key)
     return found
 
 
@@ -131,11 +141,21 @@ def _size(known: Metadata, key: str) -> torch.Size:
     return about.size
 
 
-def _put(tensor: Tensor, weight: Weight, key: str, piece: Tensor) -> None:
+def _number(key: str) -> int:
+    return int(key.rpartition("/")[2])
+
+
+def _fill(tensor: Tensor, weight: Weight, pieces: dict[str, Tensor]) -> None:
+    """Put saved pieces where they belong in a rank's tensor."""
     if weight.real < 0:
-        tensor.copy_(piece)
+        cut = weight.cut or Cut(0)
+        tensor.copy_(own_part(joined([*pieces.values()], cut), cut))
         return
-    begin = int(key.rpartition("/")[2])
+    for key, piece in pieces.items():
+        _put(tensor, weight, _number(key), piece)
+
+
+def _put(tensor: Tensor, weight: Weight, begin: int, piece: Tensor) -> None:
     low = max(begin, weight.first)
     high = min(begin + len(piece), weight.first + weight.real)
     tensor[low - weight.first : high - weight.first] = piece[low - begin : high - begin]

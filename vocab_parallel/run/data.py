@@ -10,7 +10,9 @@ from common.errors import InputError
 from vocab_parallel.inputs.model import Model
 
 Ids = NDArray[np.integer]
-SONNETS = "sonnets"
+SONNETS, SONNETS_GPT2 = "sonnets", "sonnets-gpt2"
+"""Texts that come along: some of Shakespeare's sonnets (public domain), as bytes, and as ids of
+GPT-2's 50257 tokens (by tiktoken 0.14 with the table that openai-whisper 20250625 ships)."""
 
 _SURE = 0.9
 """How often a synthetic token is followed by its usual successor."""
@@ -19,13 +21,16 @@ _SURE = 0.9
 def load_tokens(path: str, model: Model) -> Ids | None:
     """Open a .npy file of token ids without reading it; None for an empty path.
 
-    Of a .txt file the tokens are its bytes (UTF-8); `sonnets` is the text that comes along.
+    Of a .txt file the tokens are its bytes (UTF-8); two names stand for texts that come along.
     """
     if not path:
         return None
     if path == SONNETS:
         text = resources.files("vocab_parallel").joinpath("data/sonnets.txt").read_bytes()
         return _checked(np.frombuffer(text, np.uint8), path, model)
+    if path == SONNETS_GPT2:
+        with resources.files("vocab_parallel").joinpath("data/sonnets-gpt2.npy").open("rb") as file:
+            return _checked(np.load(file, allow_pickle=False), path, model)
     if not Path(path).is_file():
         raise InputError(f"tokens: {path}: no such file; expected a .npy file of token ids")
     if path.endswith(".txt"):

@@ -26,6 +26,7 @@ from vocab_parallel.run.input import InputShard, add_gradient, look_up
 from vocab_parallel.run.links import Groups, Mail, Message, outgoing
 from vocab_parallel.run.model import Stage, Work
 from vocab_parallel.run.output import Combined, Labels, Passed, Rules, Shard
+from vocab_parallel.run.tensor import Team
 from vocab_parallel.run.weights import Store
 
 Reduction = dist.ReduceOp.RedOpType
@@ -157,7 +158,8 @@ class Executor:
             return self.embedded.pop(batch).wait().view(self.shape)
         assert self.held.inputs is not None
         shard, _ = self.held.inputs
-        return look_up(self.batches[batch].tokens.flatten(), shard).view(self.shape)
+        x_MH = look_up(self.batches[batch].tokens.flatten(), shard)
+        return self.groups.team.sum(x_MH).view(self.shape)
 
     def _backward(self, item: Pass) -> None:
         stage, batch = self.schedule.stage(self.rank, item.chunk), item.batch
@@ -207,10 +209,11 @@ class Executor:
 
     def _whole_output(self, item: Pass, x_NTH: Tensor) -> None:
         shard, labels = self._shard(item.batch)
-        x_MH = x_NTH.flatten(0, 1)
+        x_MH, team = x_NTH.flatten(0, 1), self.groups.team
         with self._span(item):
             passed = output.s_pass(x_MH, shard, labels, self.rules)
-            found = output.combine(passed.local[None], 0, shard, labels, self.rules)
+            gathered_PKN = self._gather(passed, team)
+            found = output.combine(gathered_PKN, team.place, shard, labels, self.rules)
             self._count(found, labels)
         if self.trains:
             self.hidden[item.batch] = Arriving(x_MH, None)
@@ -220,7 +223,7 @@ class Executor:
         with self._span(item):
             grad_MH = self._t(item.batch)
         assert grad_MH is not None
-        return grad_MH.view(self.shape)
+        return self.groups.team.sum(grad_MH).view(self.shape)
 
     # Passes of the sharded vocabulary layers
 
@@ -264,11 +267,10 @@ class Executor:
         batch, early_MH = item.batch, None
         passed = self.passed[batch]
         with self._beside(passed, labels):
-            gathered_PKN = passed.local.new_empty(self.groups.ranks, *passed.local.shape)
-            parts = list(gathered_PKN.unbind())
-            dist.all_gather(parts, passed.local, group=self.groups.vocabulary)
+            every = Team(self.groups.vocabulary, self.groups.shard, self.groups.shards)
+            gathered_PKN = self._gather(passed, every)
             with self._span(item):
-                found = output.combine(gathered_PKN, self.rank, shard, labels, self.rules)
+                found = output.combine(gathered_PKN, every.place, shard, labels, self.rules)
                 self._count(found, labels)
                 if self.trains and self.rules.algorithm != "vocab-1":
                     early_MH = output.early_gradient(passed, found, labels, self.rules)
@@ -297,11 +299,8 @@ class Executor:
         if self.side is not None:
             torch.cuda.current_stream().wait_stream(self.side)
         x_MH = self.hidden.pop(batch).tensor.flatten(0, -2)
-        gradient_VH, late_MH = output.t_pass(
-            x_MH, self.passed.pop(batch), found, shard, labels, self.rules
-        )
-        self.held.store.gradients[self.held.output[1]] += gradient_VH
-        return late_MH
+        passed, sums = self.passed.pop(batch), self.held.store.gradients[self.held.output[1]]
+        return output.t_pass(x_MH, passed, found, shard, labels, self.rules, into=sums)[1]
 
     def _embed_gradient(self, item: Pass) -> None:
         grad = self.input_gradient.pop(item.batch).wait()
@@ -324,10 +323,11 @@ class Executor:
             if root == self.rank and source is None:
                 return
             self.due.popleft()
+            if self.groups.team.place:
+                source = None  # the first of the root's team sends, to the others of it too
             tensor = self.groups.blank(self.like) if source is None else source.contiguous()
-            work = dist.broadcast(
-                tensor, self.groups.world_rank(root), group=self.groups.vocabulary, async_op=True
-            )
+            first = self.groups.world_rank(root, 0)
+            work = dist.broadcast(tensor, first, group=self.groups.vocabulary, async_op=True)
             arriving = Arriving(tensor, work)
             (self.hidden if what == "hidden" else self.input_gradient)[batch] = arriving
 
@@ -336,6 +336,14 @@ class Executor:
         self.sending.append(total)
         while self.sending and self.sending[0].is_over():
             self.sending.popleft()
+
+    def _gather(self, passed: Passed, team: Team) -> Tensor:
+        """Return all ranks' statistics, in their order."""
+        if team.size == 1:
+            return passed.local[None]
+        gathered_PKN = passed.local.new_empty(team.size, *passed.local.shape)
+        dist.all_gather(list(gathered_PKN.unbind()), passed.local, group=team.group)
+        return gathered_PKN
 
     def _all_reduce(
         self, tensor: Tensor, op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM

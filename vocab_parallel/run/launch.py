@@ -6,6 +6,7 @@ WORLD_SIZE are set) it runs as the one rank that it is.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections import defaultdict
@@ -18,14 +19,15 @@ from common.errors import InputError
 from vocab_parallel.inputs.experiment import Training
 from vocab_parallel.plan.plans import Plan, check, parameters
 from vocab_parallel.run.data import load_tokens
-from vocab_parallel.run.member import join, leave
+from vocab_parallel.run.member import failure_of, join, leave
 from vocab_parallel.run.ranks import check_machine, check_memory, run_ranks
-from vocab_parallel.run.settings import Backend, Job, RankFigures, RunResult
+from vocab_parallel.run.settings import Backend, Job, RankError, RankFigures, RunResult
 
 if TYPE_CHECKING:
     from vocab_parallel.run.train import Measures
 
 OnStep = Callable[[int, float], None]
+_log = logging.getLogger(__name__)
 
 
 def launch(
@@ -72,9 +74,19 @@ def train_rank(rank: int, report: OnStep, job: Job) -> list[Measures]:
 def _as_rank(job: Job, on_step: OnStep) -> list[Measures]:
     """Run as the rank that torchrun made of this process."""
     rank, timeout_s = int(os.environ["RANK"]), job.training.timeout_s
-    join(rank, job.world, backend=job.backend, timeout_s=timeout_s, where="env://")
-    measures = train_rank(rank, on_step, job)
-    leave()
+    try:
+        join(rank, job.world, backend=job.backend, timeout_s=timeout_s, where="env://")
+        measures = train_rank(rank, on_step, job)
+        leave()
+    except InputError:
+        raise
+    except Exception as error:
+        failure = failure_of(rank, error)
+        _log.debug("rank %d %s\n%s", rank, failure.reason, failure.details)
+        why = f"{failure.reason}; torchrun says which rank was first, and stops all"
+        if failure.waited:
+            why = f"waited {timeout_s:g} s (training.timeout_s) in vain for a rank that hangs"
+        raise RankError(f"rank {rank} {why}", out_of_memory=failure.out_of_memory) from error
     return measures
 
 
@@ -83,8 +95,8 @@ def _check_world(job: Job, world_size: int | None) -> None:
     if given != job.world:
         raise InputError(
             f"{given} ranks were given, but the plan has {job.plan.schedule.ranks} pipeline ranks"
-            f" x {job.training.data_parallel} replicas = {job.world}; set pipeline.ranks or"
-            " training.data_parallel"
+            f" x {job.plan.tensor} of tensor_parallel x {job.training.data_parallel} replicas ="
+            f" {job.world}; set pipeline.ranks, pipeline.tensor_parallel or training.data_parallel"
         )
 
 
@@ -104,7 +116,7 @@ def _static_bytes(job: Job) -> float:
     each = {"float32": 16, "float64": 32, "bfloat16": 18}[job.training.dtype]
     ranks = range(job.plan.schedule.ranks)
     held = sum(parameters(job.plan, rank) for rank in ranks)
-    return float(each * held * job.training.data_parallel)
+    return float(each * held * job.plan.tensor * job.training.data_parallel)
 
 
 def _summary(job: Job, measures: list[Measures]) -> RunResult:

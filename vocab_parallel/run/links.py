@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vocab_parallel.plan.passes import Pass, Schedule
+from vocab_parallel.run.tensor import Team
 
 AHEAD = 2
 """Receives posted per neighbour before they are needed."""
@@ -21,23 +22,30 @@ AHEAD = 2
 class Groups:
     """The groups of one rank; all ranks make all groups in the same order.
 
-    `vocabulary` has the collectives of the pipeline, `down` and `up` its messages to higher and to
-    lower ranks, `data` the replicas of this pipeline position, `ends` the first and last rank.
+    Pipeline position `rank` is held by `team`, ranks that follow each other in the world.
+    `vocabulary` has the collectives of the pipeline's `shards` ranks (this one is number `shard`),
+    `down` and `up` its messages to higher and to lower positions, `data` the replicas of this
+    rank, `ends` those of the first and last position at the same place of their teams.
     `imagined`: this process is alone and the others are torch's `fake` group (`run/replay`).
     """
 
-    def __init__(self, ranks: int, replicas: int, timeout_s: float) -> None:
-        timeout, me = timedelta(seconds=timeout_s), dist.get_rank()
-        self.replica, self.rank, self.ranks = me // ranks, me % ranks, ranks
-        self.first = self.replica * ranks
+    def __init__(self, ranks: int, replicas: int, timeout_s: float, tensor: int = 1) -> None:
+        timeout, me, shards = timedelta(seconds=timeout_s), dist.get_rank(), ranks * tensor
+        self.replica, self.shard, self.shards = me // shards, me % shards, shards
+        self.rank, self.ranks = self.shard // tensor, ranks
+        self.first = self.replica * shards
         own: dict[str, dist.ProcessGroup] = {}
         for replica in range(replicas):
-            members = list(range(replica * ranks, (replica + 1) * ranks))
+            members = list(range(replica * shards, (replica + 1) * shards))
             for name in ("vocabulary", "down", "up"):
                 _make(own, name, members, me, timeout)
-            _make(own, "ends", [members[0], members[-1]], me, timeout)
-        for rank in range(ranks if replicas > 1 else 0):
-            _make(own, "data", list(range(rank, ranks * replicas, ranks)), me, timeout)
+            for place in range(tensor):
+                _make(own, "ends", [members[place], members[place - tensor]], me, timeout)
+            for start in members[::tensor] if tensor > 1 else ():
+                _make(own, "team", list(range(start, start + tensor)), me, timeout)
+        for shard in range(shards if replicas > 1 else 0):
+            _make(own, "data", list(range(shard, shards * replicas, shards)), me, timeout)
+        self.team = Team(own.get("team"), self.shard % tensor, tensor)
         self.imagined = dist.get_backend() == "fake"
         self.vocabulary, self.down, self.up = own["vocabulary"], own["down"], own["up"]
         self.ends, self.data = own.get("ends"), own.get("data")
@@ -46,9 +54,10 @@ class Groups:
         """Return a tensor to receive into; where nobody sends, it has values to compute with."""
         return like.clone() if self.imagined else torch.empty_like(like)
 
-    def world_rank(self, rank: int) -> int:
-        """Return the world's number of a rank of this pipeline."""
-        return self.first + rank
+    def world_rank(self, rank: int, place: int | None = None) -> int:
+        """Return the world's number of a place (this rank's) in the team of a position."""
+        own = self.team.place if place is None else place
+        return self.first + rank * self.team.size + own
 
     def towards(self, source: int, target: int) -> dist.ProcessGroup:
         """Return the group for messages between two pipeline ranks."""

@@ -20,6 +20,9 @@ from typing import NamedTuple
 from common.errors import InputError
 from vocab_parallel.run.settings import Backend
 
+START_S = 120.0
+"""How long a rank waits for the others to start, at least."""
+
 
 class Seat(NamedTuple):
     """A rank's number, and where and how long it waits for the others."""
@@ -42,6 +45,8 @@ class Failure(NamedTuple):
     details: str = ""
     mistake: bool = False
     out_of_memory: bool = False
+    waited: bool = False
+    """It waited in vain for another rank, longer than the timeout."""
 
 
 def live(
@@ -66,7 +71,11 @@ def live(
 
 
 def join(rank: int, world: int, *, backend: Backend, timeout_s: float, where: str) -> None:
-    """Enter the process group as one rank, with this machine's cores shared out to its ranks."""
+    """Enter the process group as one rank, with this machine's cores shared out to its ranks.
+
+    For its start every rank has `START_S`, however soon it must answer afterwards: on a busy
+    machine, importing torch alone can take longer than that.
+    """
     import torch
     import torch.distributed as dist
 
@@ -79,9 +88,12 @@ def join(rank: int, world: int, *, backend: Backend, timeout_s: float, where: st
         init_method=where,
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=timeout_s),
+        timeout=timedelta(seconds=max(timeout_s, START_S)),
         device_id=torch.device("cuda", local) if backend == "nccl" else None,
     )
+    dist.barrier()
+    # The only way to change it later; torch has no public name for it.
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_s))
 
 
 def leave() -> None:
@@ -99,6 +111,22 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def failure_of(rank: int, error: BaseException) -> Failure:
+    """Describe an error of one rank."""
+    mistake, line = isinstance(error, InputError), " ".join(str(error).split())
+    return Failure(
+        rank,
+        False,
+        time.monotonic(),
+        line if mistake else f"failed: {type(error).__name__}: {line[:300]}",
+        "".join(traceback.format_exception(error)),
+        mistake,
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError",
+        # torch has no type of its own for it: gloo's texts are "Wait timeout", "Timed out ...".
+        any(word in line.lower() for word in ("timeout", "timed out")),
+    )
+
+
 class _telling:  # noqa: N801  a context manager, used like a function
     """Send an error to the starter in place of a traceback on every rank's stderr."""
 
@@ -113,13 +141,7 @@ class _telling:  # noqa: N801  a context manager, used like a function
     ) -> None:
         if error is None:
             return
-        mistake = isinstance(error, InputError)
-        line = " ".join(str(error).split())
-        reason = line if mistake else f"failed: {type(error).__name__}: {line[:300]}"
-        details = "".join(traceback.format_exception(error))
-        full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        failure = Failure(self.rank, False, time.monotonic(), reason, details, mistake, full)
-        self.pipe.send(("failure", failure))
+        self.pipe.send(("failure", failure_of(self.rank, error)))
         os._exit(1)  # other threads may hang in a collective that never ends
 
 

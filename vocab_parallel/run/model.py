@@ -11,6 +11,8 @@ import torch.nn.functional as F  # noqa: N812  the name the whole field knows
 from torch import Tensor
 
 from vocab_parallel.inputs.model import Model
+from vocab_parallel.run.accumulate import add_product
+from vocab_parallel.run.tensor import ALONE, Team
 from vocab_parallel.run.weights import POSITION, Store, Weight, layer_weights, norm_weights
 
 Work = Callable[[], None]
@@ -20,13 +22,20 @@ class Stage:
     """Some transformer layers of one rank, with positions before or the final norm behind them."""
 
     def __init__(
-        self, model: Model, store: Store, *, layers: range, first: bool, last: bool
+        self,
+        model: Model,
+        store: Store,
+        *,
+        layers: range,
+        first: bool,
+        last: bool,
+        team: Team = ALONE,
     ) -> None:
-        self.model, self.store, self.layers = model, store, layers
+        self.model, self.store, self.layers, self.team = model, store, layers, team
         self.first, self.last = first, last
         self.waiting: list[Work] | None = None
         for number in layers:
-            for weight in layer_weights(number, model.hidden, model.wide):
+            for weight in layer_weights(number, model.hidden, model.wide, team):
                 store.add(weight)
         if first:
             store.add(Weight(POSITION, (model.sequence, model.hidden)))
@@ -53,17 +62,24 @@ class Stage:
         x_NTH = x_NTH + self._attend(normed_NTH, at)
         normed_NTH = self._norm(x_NTH, at + "mlp_scale", at + "mlp_shift")
         wide = F.gelu(self._linear(normed_NTH, at + "up"))
-        return x_NTH + self._linear(wide, at + "down")
+        return x_NTH + self._joining(wide, at + "down")
 
     def _attend(self, x_NTH: Tensor, at: str) -> Tensor:
-        packed = self._linear(x_NTH, at + "qkv").unflatten(-1, (3, self.model.heads, -1))
+        packed = self._linear(x_NTH, at + "qkv")
+        packed = packed.unflatten(-1, (3, self.model.heads // self.team.size, -1))
         q_NATD, k_NATD, v_NATD = (part.transpose(1, 2) for part in packed.unbind(2))
         out_NATD = F.scaled_dot_product_attention(q_NATD, k_NATD, v_NATD, is_causal=True)
-        return self._linear(out_NATD.transpose(1, 2).flatten(2), at + "merge")
+        return self._joining(out_NATD.transpose(1, 2).flatten(2), at + "merge")
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
+        """Return this rank's columns of x W^T + b, from the whole x."""
         values = self.store.values
         return _Linear.apply(x, values[name], values[name + "_bias"], self, name)
+
+    def _joining(self, x: Tensor, name: str) -> Tensor:
+        """Return the whole x W^T + b, from this rank's columns of x."""
+        values = self.store.values
+        return _JoiningLinear.apply(x, values[name], values[name + "_bias"], self, name)
 
     def _norm(self, x: Tensor, scale: str, shift: str) -> Tensor:
         return _Norm.apply(
@@ -94,16 +110,39 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        gradients, name = ctx.stage.store.gradients, ctx.name
+        _add_weight_gradients(ctx, grad)
+        return ctx.stage.team.sum(grad @ ctx.weight), None, None, None, None
 
-        def work() -> None:
-            grad_KO, x_KI = grad.flatten(0, -2), x.flatten(0, -2)
-            gradients[name] += grad_KO.T @ x_KI
-            gradients[name + "_bias"] += grad_KO.sum(0)
 
-        ctx.stage.later(work)
+class _JoiningLinear(torch.autograd.Function):
+    """The same where x and W are cut along what is summed over: the team adds its parts up."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stage: Stage, name: str
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.weight, ctx.stage, ctx.name = weight, stage, name
+        if stage.team.size == 1:
+            return F.linear(x, weight, bias)
+        return stage.team.sum(F.linear(x, weight)).add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        _add_weight_gradients(ctx, grad)
         return grad @ ctx.weight, None, None, None, None
+
+
+def _add_weight_gradients(ctx: Any, grad: Tensor) -> None:
+    (x,) = ctx.saved_tensors
+    gradients, name = ctx.stage.store.gradients, ctx.name
+
+    def work() -> None:
+        grad_KO, x_KI = grad.flatten(0, -2), x.flatten(0, -2)
+        add_product(gradients[name], grad_KO, x_KI)
+        gradients[name + "_bias"] += grad_KO.sum(0)
+
+    ctx.stage.later(work)
 
 
 class _Norm(torch.autograd.Function):

@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vocab_parallel.run.accumulate import add_product
+
 IGNORED = -100
 """Label of a token without loss."""
 
@@ -113,7 +115,14 @@ def s_second(
     logits_NV: Tensor, maximum_N: Tensor, shard: Shard, labels: Labels, rules: Rules
 ) -> Passed:
     """Run its second part: exponentials and sum, relative to the maximum over all ranks."""
-    return _s_block(logits_NV, maximum_N, shard, labels, rules)
+    blocks = _blocks(logits_NV, labels, rules.block)
+    maxima = maximum_N.split(rules.block or max(1, len(maximum_N)))
+    return _joined(
+        [
+            _s_block(logits_BV, maximum_B, shard, part, rules)
+            for (logits_BV, part), maximum_B in zip(blocks, maxima, strict=True)
+        ]
+    )
 
 
 def combine(
@@ -159,14 +168,23 @@ def early_gradient(passed: Passed, found: Combined, labels: Labels, rules: Rules
 
 
 def t_pass(
-    x_NH: Tensor, passed: Passed, found: Combined, shard: Shard, labels: Labels, rules: Rules
+    x_NH: Tensor,
+    passed: Passed,
+    found: Combined,
+    shard: Shard,
+    labels: Labels,
+    rules: Rules,
+    *,
+    into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Run T: this shard's dW_VH and, in Algorithm 1, its part of dX to be summed over ranks.
 
-    What S kept is overwritten.
+    dW is added to `into` where that is given. What S kept is overwritten.
     """
     weight_VH, kind = shard.weight, x_NH.dtype
-    gradient_VH = torch.zeros_like(weight_VH, dtype=statistics_type(kind))
+    gradient_VH = into
+    if gradient_VH is None:
+        gradient_VH = torch.zeros_like(weight_VH, dtype=statistics_type(kind))
     parts: list[Tensor] = []
     begin = 0
     for number, (x_BH, part) in enumerate(_blocks(x_NH, labels, rules.block)):
@@ -174,7 +192,7 @@ def t_pass(
         softmax_BV = _softmax(x_BH, passed, number, found, slice(begin, end), shard, rules)
         _subtract_target(softmax_BV, part, shard, rules)
         delta_BV = softmax_BV.mul_(part.gamma[:, None].to(softmax_BV.dtype)).to(kind)
-        gradient_VH += delta_BV.T @ x_BH
+        add_product(gradient_VH, delta_BV, x_BH)
         if rules.algorithm == "vocab-1":
             parts.append(delta_BV @ weight_VH)
         begin = end

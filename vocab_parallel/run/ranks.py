@@ -71,7 +71,7 @@ def run_ranks(
             process.start()
             send.close()
             ranks.append(_Rank(number, process, receive))
-        return _listen(ranks, on_report)
+        return _listen(ranks, on_report, timeout_s)
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def _ended() -> Iterator[list[_Rank]]:
             rank.pipe.close()
 
 
-def _listen(ranks: list[_Rank], on_report: Report) -> list[Result]:
+def _listen(ranks: list[_Rank], on_report: Report, timeout_s: float) -> list[Result]:
     """Pass reports on until every rank has its result; raise for the first that has none."""
     results: dict[int, Result] = {}
     failures: list[Failure] = []
@@ -116,7 +116,8 @@ def _listen(ranks: list[_Rank], on_report: Report) -> list[Result]:
         if failures and deadline is None:
             deadline = time.monotonic() + _GRACE_S
     if failures:
-        raise _error(failures)
+        silent = [rank.number for rank in open_pipes.values() if not _told(failures, rank)]
+        raise _error(failures, [number for number in silent if number not in results], timeout_s)
     return [results[rank.number] for rank in ranks]
 
 
@@ -138,10 +139,11 @@ def _death(rank: _Rank) -> Failure:
     return Failure(rank.number, True, time.monotonic(), reason, out_of_memory=killed)
 
 
-def _error(failures: list[Failure]) -> Exception:
+def _error(failures: list[Failure], silent: list[int], timeout_s: float) -> Exception:
     """Return the cause: a death before all else, otherwise the earliest failure.
 
-    The failures of the other ranks only say that their peer is gone.
+    The failures of the other ranks only say that their peer is gone. Where the earliest waited in
+    vain, those that hang are the ranks of which nothing was heard.
     """
     cause = min(failures, key=lambda failure: (not failure.died, failure.when))
     for failure in failures:
@@ -149,6 +151,12 @@ def _error(failures: list[Failure]) -> Exception:
     if cause.mistake:
         return InputError(cause.reason)
     message = f"rank {cause.rank} {cause.reason}; the other ranks were stopped"
+    if cause.waited and not cause.died:
+        hung = f"rank {', '.join(map(str, silent))} hangs" if silent else "another rank hung"
+        message = (
+            f"{hung}: rank {cause.rank} waited {timeout_s:g} s (training.timeout_s) in vain; all"
+            " ranks were stopped"
+        )
     return RankError(message, out_of_memory=cause.out_of_memory)
 
 

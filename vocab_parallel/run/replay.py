@@ -48,7 +48,9 @@ def _one(job: Job, rank: int, device: torch.device) -> Measures:
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=job.world)
+    dist.init_process_group(
+        "fake", store=FakeStore(), rank=rank * job.plan.tensor, world_size=job.world
+    )
     try:
         trainer = Trainer(job, device)
         steps = [trainer.step(number) for number in range(STEPS)]

@@ -50,22 +50,22 @@ def _sharded(
     groups: Groups, x: Tensor, weight: Tensor, labels: Tensor, gamma: Tensor, rules: Rules
 ) -> tuple[Tensor, Tensor, Tensor]:
     vocabulary, group = len(weight), groups.vocabulary
-    rows = padded_vocabulary(vocabulary, groups.ranks) // groups.ranks
-    filled = weight.new_zeros(rows * groups.ranks, HIDDEN)
+    rows = padded_vocabulary(vocabulary, groups.shards) // groups.shards
+    filled = weight.new_zeros(rows * groups.shards, HIDDEN)
     filled[:vocabulary] = weight
-    first = groups.rank * rows
+    first = groups.shard * rows
     real = max(0, min(rows, vocabulary - first))
     shard = Shard(filled[first : first + rows], first, real, vocabulary)
     own = output.shard_labels(labels, gamma, shard)
     passed = output.s_pass(x, shard, own, rules)
-    gathered = passed.local.new_empty(groups.ranks, *passed.local.shape)
+    gathered = passed.local.new_empty(groups.shards, *passed.local.shape)
     dist.all_gather(list(gathered.unbind()), passed.local, group=group)
-    found = output.combine(gathered, groups.rank, shard, own, rules)
+    found = output.combine(gathered, groups.shard, shard, own, rules)
     dw, dx = output.t_pass(x, passed, found, shard, own, rules)
     if dx is None:
         dx = output.early_gradient(passed, found, own, rules)
     dist.all_reduce(dx, group=group)
-    whole = dw.new_empty(groups.ranks, *dw.shape)
+    whole = dw.new_empty(groups.shards, *dw.shape)
     dist.all_gather(list(whole.unbind()), dw, group=group)
     return found.loss, dx, whole.flatten(0, 1)[:vocabulary]
 

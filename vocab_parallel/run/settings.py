@@ -21,8 +21,8 @@ class Job(NamedTuple):
 
     @property
     def world(self) -> int:
-        """Ranks: pipeline ranks x replicas."""
-        return self.plan.schedule.ranks * self.training.data_parallel
+        """Ranks: pipeline positions x ranks of each x replicas."""
+        return self.plan.schedule.ranks * self.plan.tensor * self.training.data_parallel
 
 
 class RankFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 from vocab_parallel.inputs.model import padded_vocabulary
 from vocab_parallel.plan.forward_only import forward_only
 from vocab_parallel.plan.methods import find
-from vocab_parallel.plan.plans import Plan
+from vocab_parallel.plan.plans import Plan, vocabulary_shards
 from vocab_parallel.run.checkpoint import State, load, save
 from vocab_parallel.run.clock import Clock, Span
 from vocab_parallel.run.data import load_tokens, sequences
@@ -57,9 +57,9 @@ class Trainer:
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.plan, self.device = job, job.plan, device
         training, ranks = job.training, job.plan.schedule.ranks
-        self.groups = Groups(ranks, training.data_parallel, training.timeout_s)
+        self.groups = Groups(ranks, training.data_parallel, training.timeout_s, job.plan.tensor)
         self.store = Store(getattr(torch, training.dtype), device, job.seed)
-        self.held = hold(job.plan, self.groups.rank, self.store)
+        self.held = hold(job.plan, self.groups, self.store)
         self.ids = load_tokens(training.tokens, job.plan.model)
         self.clock = Clock(device)
         self.optimizer = make_optimizer(self.store, job)
@@ -76,7 +76,7 @@ class Trainer:
             forward_only(schedule), self.groups, self.held, rules, Clock(device)
         )
         last = schedule.place(schedule.stages - 1)[0]
-        self.tells = self.groups.rank == (0 if schedule.barriers else last)
+        self.tells = self.groups.shard == (0 if schedule.barriers else last * job.plan.tensor)
         self.state = State(self.store, self.optimizer, job.plan.model, job.seed)
 
     def step(self, number: int) -> Step:
@@ -149,7 +149,8 @@ class Trainer:
         squares = torch.zeros((), dtype=torch.float64, device=self.device)
         copied = self.plan.model.tied and not self.plan.schedule.barriers and self.groups.rank > 0
         for name, gradient in self.store.gradients.items():
-            if not (copied and name == EMBEDDING):
+            counted = self.groups.team.place == 0 or self.store.weights[name].is_split
+            if counted and not (copied and name == EMBEDDING):
                 squares += gradient.double().square().sum()
         dist.all_reduce(squares, group=self.groups.vocabulary)
         norm, most = float(squares.sqrt()), self.job.training.clip
@@ -159,19 +160,20 @@ class Trainer:
         return norm
 
 
-def hold(plan: Plan, rank: int, store: Store) -> Holdings:
+def hold(plan: Plan, groups: Groups, store: Store) -> Holdings:
     """Make a rank's stages and its rows of the vocabulary matrices."""
-    schedule, model = plan.schedule, plan.model
+    schedule, model, rank, team = plan.schedule, plan.model, groups.rank, groups.team
     stages = [schedule.stage(rank, chunk) for chunk in range(schedule.chunks)]
     last = schedule.stages - 1
     made = []
     for stage in stages:
         before = sum(plan.layers[:stage])
         layers = range(before, before + plan.layers[stage])
-        made.append(Stage(model, store, layers=layers, first=stage == 0, last=stage == last))
-    shards = schedule.ranks if schedule.barriers else 1
+        ends = {"first": stage == 0, "last": stage == last}
+        made.append(Stage(model, store, layers=layers, team=team, **ends))
+    shards = vocabulary_shards(plan)
     rows = padded_vocabulary(model.vocabulary, shards) // shards
-    first = rank * rows if schedule.barriers else 0
+    first = (groups.shard if schedule.barriers else team.place) * rows
     real = max(0, min(rows, model.vocabulary - first))
     name = EMBEDDING if model.tied else OUTPUT
     inputs = whole = None

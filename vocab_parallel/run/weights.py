@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocab_parallel.run.tensor import ALONE, Cut, Team, own_part
+
 _STD = 0.02
 _BLOCK_ROWS = 1024
 
@@ -19,7 +21,8 @@ EMBEDDING, OUTPUT, POSITION = "embedding", "output", "position"
 class Weight(NamedTuple):
     """One weight: its name, shape and first values; of a vocabulary matrix the rows from `first`.
 
-    `real` counts the rows that are no padding (-1: all of them).
+    `real` counts the rows that are no padding (-1: all of them). `cut`: the part of it that this
+    rank holds, of which `shape` is; None where every rank of the stage holds it whole.
     """
 
     name: str
@@ -27,23 +30,31 @@ class Weight(NamedTuple):
     start: Literal["normal", "zeros", "ones"] = "normal"
     first: int = 0
     real: int = -1
+    cut: Cut | None = None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether other ranks of the same pipeline position hold other parts of it."""
+        return self.real >= 0 or (self.cut is not None and self.cut.size > 1)
 
 
-def layer_weights(number: int, hidden: int, wide: int) -> list[Weight]:
-    """Return the weights of transformer layer `number`."""
-    at = f"layer{number}."
+def layer_weights(number: int, hidden: int, wide: int, team: Team = ALONE) -> list[Weight]:
+    """Return this rank's weights of transformer layer `number`."""
+    at, place = f"layer{number}.", {"place": team.place, "size": team.size}
+    heads, rows, columns = Cut(0, 3, **place), Cut(0, **place), Cut(1, **place)
+    own, narrow = hidden // team.size, wide // team.size
     return [
         Weight(at + "scale", (hidden,), "ones"),
         Weight(at + "shift", (hidden,), "zeros"),
-        Weight(at + "qkv", (3 * hidden, hidden)),
-        Weight(at + "qkv_bias", (3 * hidden,), "zeros"),
-        Weight(at + "merge", (hidden, hidden)),
+        Weight(at + "qkv", (3 * own, hidden), cut=heads),
+        Weight(at + "qkv_bias", (3 * own,), "zeros", cut=heads),
+        Weight(at + "merge", (hidden, own), cut=columns),
         Weight(at + "merge_bias", (hidden,), "zeros"),
         Weight(at + "mlp_scale", (hidden,), "ones"),
         Weight(at + "mlp_shift", (hidden,), "zeros"),
-        Weight(at + "up", (wide, hidden)),
-        Weight(at + "up_bias", (wide,), "zeros"),
-        Weight(at + "down", (hidden, wide)),
+        Weight(at + "up", (narrow, hidden), cut=rows),
+        Weight(at + "up_bias", (narrow,), "zeros", cut=rows),
+        Weight(at + "down", (hidden, narrow), cut=columns),
         Weight(at + "down_bias", (hidden,), "zeros"),
     ]
 
@@ -58,7 +69,9 @@ def initial(weight: Weight, seed: int) -> Tensor:
     if weight.start != "normal":
         return torch.zeros(weight.shape) if weight.start == "zeros" else torch.ones(weight.shape)
     if weight.real < 0:
-        return _normal(weight.shape, (seed, *weight.name.encode()))
+        cut = weight.cut or Cut(0)
+        shape = tuple(n * cut.size if i == cut.axis else n for i, n in enumerate(weight.shape))
+        return own_part(_normal(shape, (seed, *weight.name.encode())), cut).contiguous()
     rows, width = weight.shape
     values = torch.zeros(rows, width)
     last = weight.first + weight.real

@@ -5,7 +5,7 @@ The constants were derived from the paper's 8-GPU rows (allocated) and the artif
 """
 
 from vocab_parallel.plan.passes import Kind
-from vocab_parallel.plan.plans import Plan, parameters
+from vocab_parallel.plan.plans import Plan, parameters, vocabulary_shards
 
 GIB = 2**30
 
@@ -34,8 +34,8 @@ def allocated(plan: Plan) -> tuple[float, ...]:
 
 def reserved(plan: Plan) -> tuple[float, ...]:
     """Return the bytes that the caching allocator holds at its peak, per rank."""
-    shards = _ranks(plan) if plan.schedule.barriers else 1
-    held = 2 * plan.model.vocabulary * plan.model.hidden / shards + _slack(plan)
+    matrix = 2 * plan.model.vocabulary * plan.model.hidden / vocabulary_shards(plan)
+    held = matrix + _slack(plan)
     return tuple(
         _allocated(plan, rank, dense_alternative=False) + held for rank in range(_ranks(plan))
     )
@@ -69,7 +69,7 @@ def _allocated(plan: Plan, rank: int, *, dense_alternative: bool) -> float:
     context, per_unit = _BASE
     whole = static + live + context + per_unit * _units(plan)
     if rank == plan.schedule.place(plan.schedule.stages - 1)[0]:
-        whole += _LOGIT * plan.batch_size * plan.model.sequence * plan.model.vocabulary
+        whole += _LOGIT * _logits(plan)
     if rank == 0 and dense_alternative:
         return max(whole, static + _without_one(plan, live) + _dense(plan))
     return whole
@@ -81,15 +81,21 @@ def _without_one(plan: Plan, live: float) -> float:
 
 
 def _dense(plan: Plan) -> float:
-    return 2 * plan.model.vocabulary * plan.model.hidden + _DENSE_SLACK
+    matrix = 2 * plan.model.vocabulary * plan.model.hidden / vocabulary_shards(plan)
+    return matrix + _DENSE_SLACK
 
 
 def _sharded_transients(plan: Plan) -> float:
-    model, p = plan.model, plan.schedule.ranks
-    units, logits = _units(plan), plan.batch_size * model.sequence * model.vocabulary / p
+    model, units, logits = plan.model, _units(plan), _logits(plan)
     kept = _SOFTMAX[0] + _SOFTMAX[1] * units + _SOFTMAX[2] * logits
     inside = _OUTPUT_PASS[0] + _OUTPUT_PASS[1] * units + _OUTPUT_PASS[2] * logits
-    return max(kept, inside + 2 * model.hidden * model.vocabulary / p)
+    return max(kept, inside + 2 * model.hidden * model.vocabulary / vocabulary_shards(plan))
+
+
+def _logits(plan: Plan) -> float:
+    """Return the logits of one micro-batch that a rank computes."""
+    tokens = plan.batch_size * plan.model.sequence
+    return tokens * plan.model.vocabulary / vocabulary_shards(plan)
 
 
 def _slack(plan: Plan) -> float:
@@ -99,8 +105,12 @@ def _slack(plan: Plan) -> float:
 
 
 def _activation_bytes(plan: Plan) -> float:
-    """Return the bytes that one layer keeps for one micro-batch."""
-    return plan.machine.activation_bytes * _units(plan)
+    """Return the bytes that one layer keeps for one micro-batch.
+
+    Of the 34 bytes tensor parallelism splits 24; norms' inputs, sums and dropout masks stay whole
+    (Korthikanti et al. 2022, equation 2).
+    """
+    return plan.machine.activation_bytes * (10 + 24 / plan.tensor) / 34 * _units(plan)
 
 
 def _units(plan: Plan) -> float:

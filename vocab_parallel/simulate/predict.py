@@ -60,4 +60,5 @@ def mfu(plan: Plan, seconds: float, peak_tflops: float | None = None) -> float:
     """Return the model FLOP utilisation of an iteration time (paper §6.2, full attention)."""
     sequences = plan.schedule.batches * plan.batch_size
     peak = (peak_tflops or plan.machine.peak_tflops) * 1e12
-    return iteration_flops(plan.model, sequences) / (plan.schedule.ranks * seconds * peak)
+    ranks = plan.schedule.ranks * plan.tensor
+    return iteration_flops(plan.model, sequences) / (ranks * seconds * peak)

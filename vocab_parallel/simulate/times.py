@@ -11,7 +11,7 @@ from vocab_parallel.inputs.model import Model, layer_forward_flops, output_flops
 from vocab_parallel.plan.dependencies import Link
 from vocab_parallel.plan.methods import find
 from vocab_parallel.plan.passes import Kind
-from vocab_parallel.plan.plans import Plan
+from vocab_parallel.plan.plans import Plan, vocabulary_shards
 
 _HALF = 0.5
 """Share of a backward pass that is B where W is a pass of its own."""
@@ -39,12 +39,12 @@ def _rank_times(plan: Plan, rank: int) -> dict[tuple[Kind, int], float]:
     times: dict[tuple[Kind, int], float] = {}
     for chunk in range(schedule.chunks):
         stage = schedule.stage(rank, chunk)
-        forward = layer_seconds(plan) * plan.layers[stage]
-        backward = 2 * forward
+        forward, sums = (seconds * plan.layers[stage] for seconds in _layer_parts(plan))
+        forward, backward = forward + sums, 2 * forward + sums
         if schedule.barriers == 0:
             more = _whole_output(plan) if stage == schedule.stages - 1 else (0.0, 0.0)
             forward, backward = forward + more[0], backward + more[1]
-            backward += _dense_gradient(plan, 1) if stage == 0 else 0.0
+            backward += _dense_gradient(plan) if stage == 0 else 0.0
         times["F", chunk] = forward
         times["B", chunk] = backward
         if schedule.chunks == 2:
@@ -56,10 +56,16 @@ def _rank_times(plan: Plan, rank: int) -> dict[tuple[Kind, int], float]:
 
 def layer_seconds(plan: Plan) -> float:
     """Return the forward pass of one layer and micro-batch, slowed by overlapped collectives."""
+    return sum(_layer_parts(plan))
+
+
+def _layer_parts(plan: Plan) -> tuple[float, float]:
+    """Return a layer's own work and, in tensor parallelism, its two sums over the team."""
     machine, model = plan.machine, plan.model
     rate = at_sequence(machine, machine.layer_tflops, model.sequence)
     rate *= width_factor(model.hidden, machine.hidden_saturation) * 1e12
-    return plan.batch_size * layer_forward_flops(model) / rate * _overlap(plan)
+    work = plan.batch_size * layer_forward_flops(model) / plan.tensor / rate * _overlap(plan)
+    return work, 2 * _all_reduce_seconds(plan, plan.tensor)
 
 
 def _overlap(plan: Plan) -> float:
@@ -68,7 +74,7 @@ def _overlap(plan: Plan) -> float:
     machine = plan.machine
     if not plan.schedule.synchronous:
         return machine.overlap_vocab
-    machines = plan.schedule.ranks / machine.node_ranks
+    machines = plan.schedule.ranks * plan.tensor / machine.node_ranks
     lost = between(machine.meeting_machines, machine.meeting_share, machines)
     return machine.overlap_interlaced / (1 - lost)
 
@@ -81,7 +87,7 @@ def _output_seconds(machine: Machine, model: Model, batch_size: int) -> float:
 
 def _whole_output(plan: Plan) -> tuple[float, float]:
     """Return what a whole output layer adds to the last stage's F and B."""
-    total = _output_seconds(plan.machine, plan.model, plan.batch_size)
+    total = _output_seconds(plan.machine, plan.model, plan.batch_size) / plan.tensor
     share = plan.machine.output_forward_share
     return share * total, (1 - share) * total
 
@@ -91,26 +97,27 @@ def _vocabulary_times(plan: Plan) -> dict[tuple[Kind, int], float]:
     machine, schedule = plan.machine, plan.schedule
     algorithm = find(plan.method).output
     s, t = _OUTPUT_SHARES[algorithm]
-    total = _output_seconds(machine, plan.model, plan.batch_size) / schedule.ranks
+    total = _output_seconds(machine, plan.model, plan.batch_size)
+    total /= vocabulary_shards(plan)
     total *= machine.vocab_2_factor if algorithm == "vocab-2" else 1.0
     total += machine.output_fixed_ms * 1e-3 * _kilotokens(plan)
     reading = at_sequence(machine, machine.input_ms, plan.model.sequence) * 1e-3
     times: dict[tuple[Kind, int], float] = {
         ("IF", 0): reading * plan.batch_size,
         ("T", 0): t * total,
-        ("IB", 0): _dense_gradient(plan, schedule.ranks),
+        ("IB", 0): _dense_gradient(plan),
     }
     for part in range(schedule.output_parts):
         times["S", part] = s * total / schedule.output_parts
     return times
 
 
-def _dense_gradient(plan: Plan, shards: int) -> float:
+def _dense_gradient(plan: Plan) -> float:
     """Return the embedding's backward pass: it writes a gradient as large as the (sharded) matrix.
 
     The fixed part is larger where the pass stands alone (IB) than where it ends a B.
     """
-    size = 2 * plan.model.hidden * plan.model.vocabulary / shards
+    size = 2 * plan.model.hidden * plan.model.vocabulary / vocabulary_shards(plan)
     fixed = _IB_FIXED_MS if plan.schedule.barriers else _DENSE_FIXED_MS
     return fixed * 1e-3 * _kilotokens(plan) + size / (plan.machine.embedding_gb_s * 1e9)
 
@@ -121,11 +128,11 @@ def _kilotokens(plan: Plan) -> float:
 
 def _delays(plan: Plan) -> dict[Link, float]:
     """Return the links' delays; a collective over several machines runs at the network's rate."""
-    machine, model, p = plan.machine, plan.model, plan.schedule.ranks
-    far = p > machine.node_ranks
-    rate = (machine.network_gb_s if far else machine.collective_gb_s) * 1e9
+    machine, model = plan.machine, plan.model
+    ranks = plan.schedule.ranks * plan.tensor
+    rate = _rate(machine, ranks)
     activations = plan.batch_size * model.sequence * model.hidden
-    all_reduce = 2 * (p - 1) / p * 2 * activations / rate
+    all_reduce = _all_reduce_seconds(plan, ranks)
     broadcast = 4 * (activations + plan.batch_size * model.sequence) / rate
     statistics = 0.0 if plan.schedule.barriers == 0 else _STATISTICS_S
     return {
@@ -136,6 +143,17 @@ def _delays(plan: Plan) -> dict[Link, float]:
         "gradient": all_reduce + (statistics if plan.schedule.barriers == 1 else 0.0),
         "input gradient": broadcast / 2,
     }
+
+
+def _rate(machine: Machine, ranks: int) -> float:
+    """Return the bytes per second of a collective of that many ranks."""
+    return 1e9 * (machine.network_gb_s if ranks > machine.node_ranks else machine.collective_gb_s)
+
+
+def _all_reduce_seconds(plan: Plan, ranks: int) -> float:
+    """Return the sum of a micro-batch's hidden states, in 16 bit, over ranks."""
+    size = 2 * plan.batch_size * plan.model.sequence * plan.model.hidden
+    return 2 * (ranks - 1) / ranks * size / _rate(plan.machine, ranks)
 
 
 _STATISTICS_S = 5e-5
