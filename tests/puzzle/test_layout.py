@@ -84,3 +84,17 @@ def test_places_hold_every_weight_once_and_norms_in_every_slice(pipeline: int, t
 def test_a_layout_that_cannot_hold_the_model_is_refused_in_one_sentence():
     with pytest.raises(InputError, match="does not divide the model's heads"):
         check_layout(known_models()["7b"], Layout(tensor=3))
+    grouped = Llama(layers=2, hidden=64, heads=8, kv_heads=2, ffn=64, vocabulary=64)
+    with pytest.raises(InputError, match=r"does not divide the model's kv_heads \(2\)"):
+        check_layout(grouped, Layout(tensor=4))
+
+
+def test_grouped_keys_have_the_parameters_of_llama_3_8b_and_mistral_7b():
+    """Published counts: 8 030 261 248 and 7 241 732 096."""
+    llama = Llama(layers=32, hidden=4096, heads=32, kv_heads=8, ffn=14336, vocabulary=128256)
+    assert parameters(llama) == 8_030_261_248
+    mistral = Llama(layers=32, hidden=4096, heads=32, kv_heads=8, ffn=14336)
+    assert parameters(mistral) == 7_241_732_096
+    for heads in (0, 3, 64):
+        with pytest.raises(InputError, match="kv_heads is"):
+            Llama(layers=1, hidden=64, heads=8, kv_heads=heads, ffn=8)

@@ -21,6 +21,11 @@ from puzzle.run.weights import random_weights
 from tests.puzzle.rank_tasks import Outcome, align_jobs, all_logits, switch_all
 
 MODEL = Llama(layers=5, hidden=32, heads=4, ffn=48, vocabulary=64)
+GROUPED = Llama(
+    layers=5, hidden=64, heads=8, kv_heads=4, ffn=48, vocabulary=64, rope_base=500.0,
+    norm_epsilon=1e-3,
+)  # fmt: skip
+"""Two queries to a key; epsilon and base are not the defaults, so that a lost one shows."""
 
 
 def layout(p: int, t: int, d: int = 1) -> Layout:
@@ -39,8 +44,10 @@ def hugging_face(model: Llama):
         intermediate_size=model.ffn,
         num_hidden_layers=model.layers,
         num_attention_heads=model.heads,
+        num_key_value_heads=model.key_heads,
         vocab_size=model.vocabulary,
         rms_norm_eps=model.norm_epsilon,
+        rope_parameters={"rope_type": "default", "rope_theta": model.rope_base},
         tie_word_embeddings=False,
         attn_implementation="eager",
     )
@@ -53,19 +60,20 @@ def hugging_face(model: Llama):
     return made.eval()
 
 
-def test_logits_equal_transformers_in_every_layout_of_four_ranks():
+@pytest.mark.parametrize("model", [MODEL, GROUPED], ids=["one key a query", "grouped"])
+def test_logits_equal_transformers_in_every_layout_of_four_ranks(model: Llama):
     rng = np.random.default_rng(0)
     ids, valid = rng.integers(0, 64, (4, 12)), np.ones((4, 12), dtype=np.int64)
     for row, pads in enumerate((0, 3, 5, 1)):
         valid[row, :pads] = 0
     mask = torch.from_numpy(valid)
     with torch.no_grad():
-        expected = hugging_face(MODEL)(
+        expected = hugging_face(model)(
             torch.from_numpy(ids),
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         ).logits.numpy()
-    for found in run_ranks(all_logits, 4, MODEL, FOUR, ids, valid)[0]:
+    for found in run_ranks(all_logits, 4, model, FOUR, ids, valid)[0]:
         real = valid.astype(bool)
         assert np.abs(found[real] - expected[real]).max() < 1e-5
 
@@ -140,6 +148,17 @@ def test_four_ranks_align_as_one_process_does_whatever_layouts_and_schedules(alo
     found = run_ranks(align_jobs, 4, [job_of(choice, **SHORT) for choice in choices])[0]
     for outcome in found:
         same(outcome, alone, 2e-5)
+
+
+def test_grouped_keys_align_as_one_process_does():
+    grouped = SHORT | {"actor__kv_heads": 2, "critic__kv_heads": 2}
+    (one,) = run_ranks(align_jobs, 1, [job_of(ALONE, **grouped)])[0]
+    choices = [
+        Choice(training=layout(2, 2), generation=layout(4, 1)),
+        Choice(training=layout(4, 1), generation=layout(2, 2), schedule="fused"),
+    ]
+    for outcome in run_ranks(align_jobs, 4, [job_of(choice, **grouped) for choice in choices])[0]:
+        same(outcome, one, 2e-5)
 
 
 def test_merged_training_equals_sequential_and_updates_both_models(alone: Outcome):
