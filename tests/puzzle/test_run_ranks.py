@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -18,7 +19,9 @@ from puzzle.plan.slices import Slice
 from puzzle.run.ranks import run_ranks
 from puzzle.run.settings import Job, RankError
 from puzzle.run.weights import random_weights
-from tests.puzzle.rank_tasks import Outcome, align_jobs, all_logits, switch_all
+from tests.puzzle.rank_tasks import PATIENCE_S, Outcome, align_jobs, all_logits, switch_all
+
+pytestmark = pytest.mark.timeout(600)
 
 MODEL = Llama(layers=5, hidden=32, heads=4, ffn=48, vocabulary=64)
 GROUPED = Llama(
@@ -109,6 +112,7 @@ def job_of(choice: Choice, **changes: object) -> Job:
     experiment = named()["tiny-cpu-1"]
     value = msgspec.to_builtins(experiment)
     value["choice"], value["devices"] = msgspec.to_builtins(choice), choice.training.world
+    value["running"]["timeout_s"] = PATIENCE_S
     for path, change in changes.items():
         part, _, field = path.partition("__")
         value[part][field] = change
@@ -187,18 +191,36 @@ def test_merged_training_equals_sequential_and_updates_both_models(alone: Outcom
         assert min(moved) > 0
 
 
-def die(rank: int, report: object) -> None:
+def die(rank: int, report: Callable[..., None]) -> None:
     import torch.distributed as dist
 
+    report(rank)
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     dist.all_reduce(torch.zeros(1))
 
 
-def fail(rank: int, report: object) -> None:
+def fail(rank: int, report: Callable[..., None]) -> None:
+    report(rank)
     if rank == 1:
         raise ZeroDivisionError("of no use")
-    time.sleep(60)
+    time.sleep(1000)
+
+
+def stays(rank: int, report: object) -> int:
+    """Give a result, but never leave."""
+    if rank == 1:
+        from puzzle.run import member
+
+        member.leave = lambda: time.sleep(10 * PATIENCE_S)
+    return rank
+
+
+def test_a_rank_that_does_not_leave_is_ended_when_all_results_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("puzzle.run.ranks._LEAVE_S", 1.0)
+    assert run_ranks(stays, 2, timeout_s=PATIENCE_S) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +228,14 @@ def fail(rank: int, report: object) -> None:
     [(die, "rank 1 was killed by SIGKILL"), (fail, "rank 1 failed: ZeroDivisionError: of no use")],
 )
 def test_one_rank_ends_all_with_one_line(task: object, message: str):
-    start = time.monotonic()
+    """Long before a rank would tire of waiting for the other, counted from when both work."""
+    begun: list[float] = []
     with pytest.raises(RankError, match=message) as error:
-        run_ranks(task, 2, timeout_s=10.0)  # type: ignore[arg-type]
-    assert time.monotonic() - start < 40
+        run_ranks(
+            task,  # type: ignore[arg-type]
+            2,
+            timeout_s=PATIENCE_S,
+            on_report=lambda rank: begun.append(time.monotonic()),
+        )
+    assert time.monotonic() - begun[-1] < 0.2 * PATIENCE_S
     assert "\n" not in str(error.value)
