@@ -13,46 +13,53 @@ def write_launch_files(experiment: Experiment, plan: Plan, plan_file: Path) -> t
     """Write, beside the plan, what starts it on GPUs; return the files.
 
     torchrun numbers the ranks node by node, so that a switch's groups of k D T consecutive ranks
-    stay inside a node where they fit.
+    stay inside a node where they fit. Where the ranks do not fill the nodes, the last has the rest.
     """
     toml = plan_file.with_suffix(".toml")
     toml.write_text(to_toml(experiment))
-    per_node = min(plan.world, experiment.machines.devices_per_node)
-    nodes = -(-plan.world // per_node)
+    devices = min(plan.world, experiment.machines.devices_per_node)
+    nodes, rest = -(-plan.world // devices), plan.world % devices
     command = (
         f"-m puzzle run {toml.name} --plan {plan_file.name} --backend nccl"
         " --out ${PUZZLE_OUT:-results}"
     )
     node, slurm = plan_file.with_suffix(".node.sh"), plan_file.with_suffix(".slurm.sh")
-    node.write_text(_node_script(nodes, per_node, command))
-    slurm.write_text(_slurm_script(experiment.name, nodes, per_node, command))
+    node.write_text(_node_script(nodes, devices, rest, command))
+    slurm.write_text(_slurm_script(experiment.name, nodes, devices, rest, command))
     for path in (node, slurm):
         path.chmod(0o755)
     return toml, node, slurm
 
 
-def _node_script(nodes: int, per_node: int, command: str) -> str:
+def _node_script(nodes: int, devices: int, rest: int, command: str) -> str:
+    last = f", the last one {rest} with NPROC={rest} set" if rest else ""
+    which = "NODE=<0 to " + str(nodes - 1) + "> and HEAD=<address of node 0>"
     return f"""#!/bin/sh
-# Run this on each of {nodes} nodes, {per_node} GPUs each, from this folder, with HEAD=<first node>.
+# Run this on each of {nodes} nodes, {devices} GPUs each{last}, from this folder, with
+# {which}.
 set -eu
-exec torchrun --nnodes={nodes} --nproc-per-node={per_node} --rdzv-id=puzzle --rdzv-backend=c10d \\
-    --rdzv-endpoint="${{HEAD:-localhost}}:{PORT}" \\
+exec torchrun --nnodes={nodes} --node-rank="${{NODE:-0}}" \\
+    --nproc-per-node="${{NPROC:-{devices}}}" \\
+    --master-addr="${{HEAD:-localhost}}" --master-port="${{PORT:-{PORT}}}" \\
     {command}
 """
 
 
-def _slurm_script(name: str, nodes: int, per_node: int, command: str) -> str:
+def _slurm_script(name: str, nodes: int, devices: int, rest: int, command: str) -> str:
+    here = f"""[ "$SLURM_NODEID" != {nodes - 1} ] || export NPROC={rest}; """ if rest else ""
     return f"""#!/bin/bash
 #SBATCH --job-name=puzzle-{name}
 #SBATCH --nodes={nodes}
 #SBATCH --ntasks-per-node=1
-#SBATCH --gpus-per-node={per_node}
+#SBATCH --gpus-per-node={devices}
 #SBATCH --exclusive
 # Submit from this folder: sbatch <this file>. Add your partition and account above, and what makes
 # python with this package available on the nodes here.
 set -eu
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun torchrun --nnodes={nodes} --nproc-per-node={per_node} --rdzv-id="$SLURM_JOB_ID" \\
-    --rdzv-backend=c10d --rdzv-endpoint="$head:{PORT}" \\
-    {command}
+HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export HEAD
+srun bash -c '{here}exec torchrun --nnodes={nodes} --node-rank="$SLURM_NODEID" \\
+    --nproc-per-node="${{NPROC:-{devices}}}" \\
+    --master-addr="$HEAD" --master-port="${{PORT:-{PORT}}}" \\
+    {command}'
 """

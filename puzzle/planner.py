@@ -86,11 +86,28 @@ def search(experiment: Experiment) -> list[Candidate]:
         fused = _fused(experiment, capacity, longest - generations[0].seconds)
         _join(experiment, fused, generations, found)
     if not found:
+        _check_possible(experiment)
         raise InputError(
             f"{experiment.name}: no plan fits into {experiment.machines.memory_gib:g} GiB on"
             f" {experiment.world} devices; use more devices or a smaller model or batch"
         )
     return [candidate for _, _, candidate in sorted(found, reverse=True)]
+
+
+def _check_possible(experiment: Experiment) -> None:
+    """Raise InputError where no layout holds the models or cuts the batch, whatever the memory."""
+    actor, critic, world = experiment.actor_model, experiment.critic_model, experiment.world
+    batch, most = experiment.work.batch, experiment.machines.devices_per_node
+    for what, models in (("train", (actor, critic)), ("generate", (actor,))):
+        found = list(layouts(world, most, *models))
+        if not any(batch % layout.data == 0 for layout in found):
+            raise InputError(
+                f"{experiment.name}: no layout of {world} devices can {what}: pipeline x tensor x"
+                f" data is {world}, pipeline at most the layers"
+                f" ({min(model.layers for model in models)}), tensor divides heads, kv_heads, ffn"
+                f" and vocabulary and fits into a node of {most}, data divides work.batch"
+                f" ({batch}); change devices or work.batch"
+            )
 
 
 def _join(

@@ -11,8 +11,9 @@ from common.record import Metric, latest
 from puzzle.cases import GIB, OWN, Folder
 from puzzle.claiming import load_claims
 from puzzle.experiments import SUITES, named
+from puzzle.inputs.anomalies import anomalies
 from puzzle.inputs.experiment import Experiment
-from puzzle.inputs.logs import anomalies, read_folder
+from puzzle.inputs.logs import read_folder
 from puzzle.plan.plans import Plan
 from puzzle.planner import Candidate
 from puzzle.simulate.timeline import training_timeline

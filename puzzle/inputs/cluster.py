@@ -2,6 +2,7 @@
 
 from functools import cache
 from importlib import resources
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,13 @@ from common.case import read_toml
 from common.errors import InputError
 
 GB = 1e9
+
+
+_DIVISORS = (
+    "peak_tflops", "memory_gbps", "efficiency", "allreduce_gbps", "p2p_gbps", "weight_reads",
+    "switch_gbps", "gather_gbps",
+)  # fmt: skip
+"""Constants that times are divided by."""
 
 
 class Constants(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +79,15 @@ class Constants(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Bandwidth of large messages among all devices, as in DeepSpeed-Chat's gather (beta_ag)."""
     gather_s: float = 0.4
     """Fixed part of gathering all weights."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates that are not above 0 and times below 0."""
+        for field in self.__struct_fields__:
+            value = getattr(self, field)
+            if field in _DIVISORS and not 0 < value < inf:
+                raise InputError(f"cluster.constants.{field} is {value}, expected above 0")
+            if not 0 <= value < inf:
+                raise InputError(f"cluster.constants.{field} is {value}, expected 0 or more")
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

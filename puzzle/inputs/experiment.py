@@ -69,6 +69,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 )
         if self.devices is not None and self.devices < 1:
             raise InputError(f"devices is {self.devices}, expected 1 or more")
+        if self.world > self.machines.devices:
+            raise InputError(
+                f"devices is {self.world}, but the cluster has {self.machines.devices}; use fewer,"
+                " or give a table [cluster] with more"
+            )
 
     @property
     def actor_model(self) -> Llama:

@@ -5,7 +5,6 @@ the configuration; DeepSpeed-Chat prints one `E2E latency` line per step.
 """
 
 import re
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
@@ -14,8 +13,8 @@ from typing import NamedTuple
 from common.errors import InputError
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_STAGE = re.compile(r"\(ms\): ([\d.]+)")
-_SWITCH = re.compile(r"apply shadow model time: ([\d.]+)")
+_STAGE = re.compile(r"\(ms\): (\d+(?:\.\d*)?(?:e[+-]?\d+)?)")
+_SWITCH = re.compile(r"apply shadow model time: (\d+(?:\.\d*)?(?:e[+-]?\d+)?)")
 _LATENCY = re.compile(
     r"E2E latency=([\d.]+)s \|Gather latency=([\d.]+)s.*?\|Generate time=([\d.]+)s"
     r".*?\|Training time=([\d.]+)s.*?\|Others=([\d.]+)"
@@ -26,8 +25,10 @@ _WORLD = re.compile(
 )
 _OPTION = re.compile(r"^\s*(?:\(.*?\) )?(\w+) \.{3,} (\S+)\s*$")
 _FIELD = re.compile(r"(average_reward|act_loss|cri_loss): (-?[\d.eE+-]+|nan|inf)")
-_NAME = re.compile(r"llama_(\w+?)_(\w+?)_(?:(\d+)_(\d+)_(\d+)_(\d+)_)?(\w+)_(\d{4}-.*)\.log$")
 _CRITIC = re.compile(r"Critic Model Parameters => ([\d.]+)")
+_OFFLOAD = re.compile(r"(?:^|\s)--offload(?:\s|$)")
+_NUMBERS = 4
+"""Of a step line: three stages and the whole."""
 
 
 class Step(NamedTuple):
@@ -49,8 +50,12 @@ class Log(NamedTuple):
     options: dict[str, str]
     deepspeed: bool
     critic_billions: float | None
+    offload: bool
+    """DeepSpeed-Chat's optimizer and weights on the CPU, by the echoed command."""
     corrupt: int
     """Step lines whose stage names are damaged."""
+    cut: int
+    """Step lines without all their times, left out: a run that was ended while it wrote."""
     digest: str
 
     def means(self) -> tuple[float, ...]:
@@ -116,13 +121,19 @@ def read_log(path: Path) -> Log:
         options,
         deepspeed,
         float(critic[1]) if critic else None,
-        sum(_is_step(line) and "stage 2(infer.)" not in line for line in lines),
+        any(_OFFLOAD.search(line) for line in lines),
+        sum(_is_whole(line) and "stage 2(infer.)" not in line for line in lines),
+        sum(_is_step(line) and not _is_whole(line) for line in lines),
         sha256(content).hexdigest(),
     )
 
 
 def _is_step(line: str) -> bool:
-    return "epoch: " in line and "e2e_time" in line
+    return "epoch: " in line and "| step: " in line
+
+
+def _is_whole(line: str) -> bool:
+    return _is_step(line) and len(_STAGE.findall(line)) == _NUMBERS
 
 
 def _puzzle_steps(lines: list[str]) -> list[Step]:
@@ -131,7 +142,7 @@ def _puzzle_steps(lines: list[str]) -> list[Step]:
     for line in lines:
         if found := _SWITCH.search(line):
             switch = float(found[1])
-        elif _is_step(line):
+        elif _is_whole(line):
             *stages, total = [float(ms) / 1e3 for ms in _STAGE.findall(line)]
             fields = {name: float(value) for name, value in _FIELD.findall(line)}
             steps.append(Step(tuple(stages), total, switch, fields))
@@ -158,83 +169,3 @@ def read_folder(folder: Path) -> tuple[list[Log], list[str]]:
     if not logs:
         raise InputError(empty[0] if empty else f"{folder}: no .log files below it")
     return logs, empty
-
-
-def anomalies(logs: list[Log], empty: Sequence[str] = ()) -> list[str]:
-    """Return what does not fit together in a folder of logs, a sentence each (section 4.4)."""
-    found = [*empty, *_copies(logs), *_edited(logs)]
-    for log in logs:
-        named = _NAME.search(Path(log.path).name)
-        if named is None:
-            continue
-        found += _of_one(log, named)
-    return found
-
-
-def _of_one(log: Log, named: re.Match[str]) -> list[str]:
-    found: list[str] = []
-    _, critic, *sizes, variant, _ = named.groups()
-    if log.corrupt:
-        found.append(f"{log.path}: {log.corrupt} step lines have damaged stage names")
-    if (
-        sizes[0]
-        and log.world
-        and tuple(map(int, sizes[1:])) != tuple(log.world[i] for i in (3, 1, 2))
-    ):
-        found.append(f"{log.path}: named P-D-T {'-'.join(sizes[1:])}, ran {_pdt(log)}")
-    if variant == "opt" and not log.deepspeed and log.options.get("use_shadow") == "False":
-        found.append(f"{log.path}: named opt, but ran without the switch ({_pdt(log)})")
-    if log.critic_billions is not None and critic.endswith("b"):
-        wanted = float(critic[:-1])
-        if abs(log.critic_billions - wanted) > 0.5 * wanted:
-            found.append(
-                f"{log.path}: named with a {critic} critic, which has {log.critic_billions} billion"
-                " parameters"
-            )
-    return found
-
-
-def _pdt(log: Log) -> str:
-    if log.world is None:
-        return "with no layout echoed"
-    _, data, tensor, pipeline = log.world
-    return f"{pipeline}-{data}-{tensor}"
-
-
-def _copies(logs: list[Log]) -> list[str]:
-    """Report files of equal content but unlike names (a figure may share a run's log)."""
-    groups: dict[str, list[Log]] = {}
-    for log in logs:
-        groups.setdefault(log.digest, []).append(log)
-    found: list[str] = []
-    for same in groups.values():
-        names = {_models(log) for log in same}
-        if len(names) > 1:
-            found.append("one log under unlike names: " + ", ".join(log.path for log in same))
-    return found
-
-
-def _models(log: Log) -> str:
-    return "_".join(Path(log.path).name.split("_")[:3])
-
-
-def _edited(logs: list[Log]) -> list[str]:
-    """Report pairs whose steps are equal but whose switch times differ."""
-    found: list[str] = []
-    groups: dict[tuple[float, ...], list[Log]] = {}
-    for log in logs:
-        groups.setdefault(tuple(step.total for step in log.steps), []).append(log)
-    for same in groups.values():
-        first = same[0]
-        for other in same[1:]:
-            off = [
-                b.switch - a.switch
-                for a, b in zip(first.steps, other.steps, strict=True)
-                if a.switch is not None and b.switch is not None
-            ]
-            if any(abs(x) > 1e-9 for x in off):
-                found.append(
-                    f"{other.path}: the steps of {first.path}, its switch times moved by"
-                    f" {max(off, key=abs):+.3f} s"
-                )
-    return found

@@ -21,12 +21,15 @@ SCORE = "score.weight"
 
 
 class Llama(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A LLaMA: pre-norm, RoPE, SwiGLU, no biases, as many key-value heads as heads, untied."""
+    """A LLaMA: pre-norm, RoPE, SwiGLU, no biases, head and embedding apart."""
 
     layers: int
     hidden: int
     heads: int
     ffn: int
+    kv_heads: int | None = None
+    """Heads of keys and values, each of which serves heads / kv_heads queries (grouped-query
+    attention, Ainslie et al., EMNLP 2023); as many as heads if it is not given."""
     vocabulary: int = 32000
     norm_epsilon: float = 1e-5
     rope_base: float = 10000.0
@@ -40,11 +43,29 @@ class Llama(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InputError(
                 f"model.hidden {self.hidden} / model.heads {self.heads} is no even head size"
             )
+        if self.key_heads < 1 or self.heads % self.key_heads:
+            raise InputError(
+                f"model.kv_heads is {self.key_heads}, expected a divisor of model.heads"
+                f" ({self.heads})"
+            )
+        for field in ("norm_epsilon", "rope_base"):
+            if not getattr(self, field) > 0:
+                raise InputError(f"model.{field} is {getattr(self, field)}, expected above 0")
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden // self.heads
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys, and of values."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def key_width(self) -> int:
+        """Elements of one token's keys in one layer, and of its values."""
+        return self.key_heads * self.head_size
 
 
 class Tensor(NamedTuple):
@@ -71,10 +92,14 @@ class Tensor(NamedTuple):
 def tensors(model: Llama, role: Role = "actor") -> tuple[Tensor, ...]:
     """Return all weights of a model in pipeline order."""
     h, f, v, last = model.hidden, model.ffn, model.vocabulary, model.layers
+    widths = {"q": h, "k": model.key_width, "v": model.key_width}
     found = [Tensor(EMBEDDING, (v, h), 0, -1)]
     for layer in range(model.layers):
         prefix = f"model.layers.{layer}"
-        found += [Tensor(f"{prefix}.self_attn.{x}_proj.weight", (h, h), 0, layer) for x in "qkv"]
+        found += [
+            Tensor(f"{prefix}.self_attn.{x}_proj.weight", (width, h), 0, layer)
+            for x, width in widths.items()
+        ]
         found += [
             Tensor(f"{prefix}.self_attn.o_proj.weight", (h, h), 1, layer),
             Tensor(f"{prefix}.mlp.gate_proj.weight", (f, h), 0, layer),
@@ -97,8 +122,8 @@ def parameters(model: Llama, role: Role = "actor") -> int:
 
 
 def layer_weights(model: Llama) -> int:
-    """Return the matrix elements of one layer: 4 h^2 + 3 h f."""
-    return 4 * model.hidden**2 + 3 * model.hidden * model.ffn
+    """Return the matrix elements of one layer: 4 h^2 + 3 h f with as many key heads as heads."""
+    return model.hidden * (2 * model.hidden + 2 * model.key_width + 3 * model.ffn)
 
 
 def stage_of(tensor: Tensor, model: Llama, stages: int) -> int:
@@ -119,11 +144,16 @@ def stage_of(tensor: Tensor, model: Llama, stages: int) -> int:
 def check_layout(model: Llama, layout: Layout, what: str = "layout") -> None:
     """Raise InputError unless the layout can hold the model."""
     layers_per_stage(model.layers, layout.pipeline)
-    for field in ("heads", "ffn", "vocabulary"):
-        if getattr(model, field) % layout.tensor:
+    for field, value in (
+        ("heads", model.heads),
+        ("kv_heads", model.key_heads),
+        ("ffn", model.ffn),
+        ("vocabulary", model.vocabulary),
+    ):
+        if value % layout.tensor:
             raise InputError(
                 f"{what} {layout}: tensor parallelism of {layout.tensor} does not divide the"
-                f" model's {field} ({getattr(model, field)})"
+                f" model's {field} ({value})"
             )
 
 

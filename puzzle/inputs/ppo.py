@@ -1,10 +1,14 @@
 """How PPO is done, and how `run` carries it out."""
 
+from math import inf
 from typing import Literal
 
 import msgspec
 
 from common.errors import InputError
+
+_MOST_S = 1e7
+"""Longest that a rank may wait for another: some months, which a timer still holds."""
 
 
 class Ppo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,7 +34,7 @@ class Ppo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
         for field in ("kl", "score_clip", "ratio_clip", "value_clip"):
-            if getattr(self, field) < 0:
+            if not 0 <= getattr(self, field) < inf:
                 raise InputError(f"ppo.{field} is {getattr(self, field)}, expected 0 or more")
         for field in ("gamma", "lam"):
             if not 0 <= getattr(self, field) <= 1:
@@ -50,7 +54,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        if not self.temperature > 0:
+        if not 0 < self.temperature < inf:
             raise InputError(f"sampling.temperature is {self.temperature}, expected above 0")
         if self.top_k < 0 or not 0 <= self.top_p <= 1:
             raise InputError("sampling.top_k is 0 or more and sampling.top_p 0 to 1")
@@ -71,10 +75,12 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
         for field in ("least_rate", "warmup", "weight_decay", "clip"):
-            if getattr(self, field) < 0:
+            if not 0 <= getattr(self, field) < inf:
                 raise InputError(f"optimizer.{field} is {getattr(self, field)}, expected 0 or more")
-        if not self.rate > 0:
+        if not 0 < self.rate < inf:
             raise InputError(f"optimizer.rate is {self.rate}, expected above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optimizer.betas are {list(self.betas)}, expected 0 to below 1")
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,11 +129,13 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Refuse numbers out of range."""
         if self.steps < 1:
             raise InputError(f"running.steps is {self.steps}, expected 1 or more")
-        if not self.loss_scale >= 1 or self.loss_scale_window < 1:
+        if not 1 <= self.loss_scale < inf or self.loss_scale_window < 1:
             raise InputError("running.loss_scale and running.loss_scale_window are 1 or more")
         if self.checkpoint_every < 0:
             raise InputError(
                 f"running.checkpoint_every is {self.checkpoint_every}, expected 0 or more"
             )
-        if not self.timeout_s > 0:
-            raise InputError(f"running.timeout_s is {self.timeout_s}, expected above 0")
+        if not 0 < self.timeout_s <= _MOST_S:
+            raise InputError(
+                f"running.timeout_s is {self.timeout_s}, expected above 0 and at most {_MOST_S:g}"
+            )

@@ -1,4 +1,8 @@
-"""Is a schedule right? Complete, free of deadlock, every model updated once, memory bounded."""
+"""Is a schedule right? Complete, free of deadlock, every model updated once, memory bounded.
+
+Sums over all stages must also come in one order on every rank: a collective has no tag, so two
+ranks that meet in different ones would add up what does not belong together.
+"""
 
 from collections import Counter
 
@@ -11,7 +15,7 @@ def find_faults(schedule: Schedule) -> tuple[str, ...]:
     """Return one line per fault; empty where the schedule is right."""
     faults = _incomplete(schedule)
     if not faults:
-        faults = _stalls(schedule) or _too_many_live(schedule)
+        faults = _stalls(schedule) or [*_crossed(schedule), *_too_many_live(schedule)]
     return tuple(faults)
 
 
@@ -54,6 +58,18 @@ def _stalls(schedule: Schedule) -> list[str]:
         f"deadlock: rank {rank} stops at {program[len(ends)]}"
         for rank, (program, ends) in enumerate(zip(schedule.programs, played.ends, strict=True))
         if len(ends) < len(program)
+    ]
+
+
+def _crossed(schedule: Schedule) -> list[str]:
+    orders = [
+        " before ".join(item.model for item in program if item.kind == "N")
+        for program in schedule.programs
+    ]
+    return [
+        f"rank {rank} sums the norms {order}, rank 0 {orders[0]}"
+        for rank, order in enumerate(orders)
+        if order != orders[0]
     ]
 
 

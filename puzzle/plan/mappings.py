@@ -41,9 +41,11 @@ def interleaved(train: Layout, generate: Layout, model: Llama) -> Assignment:
 def overlap(train: Layout, generate: Layout, model: Llama) -> Assignment:
     """Return the assignment that leaves most weights where they are: the lower bound of bytes."""
     resident = np.array([row_of_overlaps(train, generate, model, r) for r in range(train.world)])
-    # Among equals the interleaved or rank order, which keep tensor groups close together.
+    # Among equals the interleaved or rank order, which keep tensor groups close together. The
+    # preferences of all ranks together are less than one element, so they never cost a byte;
+    # powers of two add up without rounding.
     favoured = _favoured(train, generate, model)
-    resident[np.arange(train.world), favoured] += 0.25
+    resident[np.arange(train.world), favoured] += 0.5 ** (train.world.bit_length() + 1)
     return tuple(best_assignment(resident))
 
 

@@ -61,6 +61,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def make_plan(experiment: Experiment, method: str, choice: Choice | None = None) -> Plan:
     """Return the plan of a method that does not search; `choice` in place of the experiment's."""
     given = choice or experiment.choice
+    if given.training.world > experiment.world:
+        raise InputError(
+            f"{experiment.name}: choice.training {given.training} has {given.training.world} ranks,"
+            f" but devices is {experiment.world}; change one of them"
+        )
     train, generate = given.training, given.generation
     if method == "base":
         given = _alone(given, train)

@@ -90,17 +90,68 @@ def make_reshard_plan(
     check_layout(model, generate, "generation layout")
     assignment = MAPPINGS[mapping](train, generate, model)
     places = tuple(map(generate.place, assignment))
+    where = _Holders(train, model, role, own=mapping != "original")
+    needs: list[list[_Need]] = []
+    for rank, place in enumerate(places):
+        like = place.slice * train.tensor // generate.tensor
+        wanted = held(model, role, generate, place.stage, place.slice)
+        needs += [where.find(rank, like, whole) for whole in wanted]
+    flat = [need for group in needs for need in group]
+    if mapping == "overlap":
+        sources = _shared_out(train, flat)
+    else:
+        replicas = [source_replica(train, generate, place.replica) for place in places]
+        sources = {n.held_by: train.rank(n.at(replicas[n.target])) for n in flat}
     moves: list[Move] = []
     aliased: list[Move] = []
-    where = _Holders(train, model, role, own=mapping != "original")
-    for rank, place in enumerate(places):
-        replica = source_replica(train, generate, place.replica)
-        for whole in held(model, role, generate, place.stage, place.slice):
-            like = place.slice * train.tensor // generate.tensor
-            found = where.find(rank, Place(place.stage, replica, like), whole)
-            inside = len(found) == 1 and found[0].source == rank
-            (aliased if inside else moves).extend(found)
+    for group in needs:
+        found = [Move(sources[n.held_by], n.target, n.part, n.whole) for n in group]
+        inside = len(found) == 1 and found[0].source == found[0].target
+        (aliased if inside else moves).extend(found)
     return ReshardPlan(train, generate, mapping, places, tuple(moves), tuple(aliased))
+
+
+class _Need(NamedTuple):
+    """A part that a rank must have, and the training stage and slice that hold it."""
+
+    target: int
+    stage: int
+    slice: int
+    part: Slice
+    whole: Slice
+
+    @property
+    def held_by(self) -> tuple[int, int, int]:
+        """What is answered by one source: everything from one stage and slice for one rank."""
+        return self.target, self.stage, self.slice
+
+    def at(self, replica: int) -> Place:
+        """Return who holds it in a replica."""
+        return Place(self.stage, replica, self.slice)
+
+
+def _shared_out(train: Layout, needs: Sequence[_Need]) -> dict[tuple[int, int, int], int]:
+    """Return who sends what: a rank itself, or the replica that has the least to send so far.
+
+    Every replica has the same, so that no rank need send much more than the others; the largest
+    are shared out first, and of equals the nearest rank sends.
+    """
+    sizes: dict[tuple[int, int, int], int] = defaultdict(int)
+    for need in needs:
+        sizes[need.held_by] += need.part.size
+    sources: dict[tuple[int, int, int], int] = {}
+    load = [0] * train.world
+    for key, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+        target, stage, part = key
+        own = train.place(target)
+        if (own.stage, own.slice) == (stage, part):
+            sources[key] = target
+            continue
+        ranks = [train.rank(Place(stage, replica, part)) for replica in range(train.data)]
+        source = min(ranks, key=lambda rank: (load[rank], abs(rank - target), rank))
+        sources[key] = source
+        load[source] += size
+    return sources
 
 
 class _Holders:
@@ -114,23 +165,17 @@ class _Holders:
                 for piece in held(model, role, train, stage, part):
                     self.parts[piece.tensor.name].append((stage, part, piece))
 
-    def find(self, rank: int, near: Place, whole: Slice) -> list[Move]:
-        """Return the moves that bring a slice to a rank, from the replica of `near`."""
-        found: list[Move] = []
+    def find(self, rank: int, like: int, whole: Slice) -> list[_Need]:
+        """Return the parts of a slice that a rank needs, by who holds them."""
+        found: list[_Need] = []
         holders = self.parts[whole.tensor.name]
         if whole.tensor.axis is None:  # every slice of the stage has all of it
-            holders = [self._nearest(rank, near.slice, whole)]
+            holders = [self._nearest(rank, like, whole)]
         for stage, part, piece in holders:
             both = piece.overlap(whole)
             if both is not None:
-                found.append(Move(self._source(rank, near.replica, stage, part), rank, both, whole))
+                found.append(_Need(rank, stage, part, both, whole))
         return found
-
-    def _source(self, rank: int, replica: int, stage: int, part: int) -> int:
-        own = self.train.place(rank)
-        if self.own and (own.stage, own.slice) == (stage, part):
-            return rank
-        return self.train.rank(Place(stage, replica, part))
 
     def _nearest(self, rank: int, like: int, whole: Slice) -> tuple[int, int, Slice]:
         """Choose who sends a norm: the rank itself, or the slice that most of the rest is from."""

@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from common.errors import InputError
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama, Role
 from puzzle.plan.slices import Slice, held
+from puzzle.run.checkpoint_files import opened
 from puzzle.run.groups import Groups
 from puzzle.run.update import Update
 
@@ -88,7 +88,7 @@ def load(folder: Path, about: About, groups: Groups, updates: dict[str, Update])
             for kind, value in _tensors(update, weight).items():
                 with torch.no_grad():
                     value.copy_(_read(place, name, model, role, found.layout, kind, part))
-        with safe_open(place / _file(name, 0, 0), "pt") as file:
+        with opened(place / _file(name, 0, 0)) as file:
             done = file.get_tensor("step")
             scale, good = file.get_tensor("scale").tolist()
         if update.scale.dynamic:
@@ -123,7 +123,7 @@ def _read(
                 both = own.overlap(part) if own.tensor == part.tensor else None
                 if both is None or (axis is None and found):
                     continue
-                with safe_open(place / _file(name, stage, number), "pt") as file:
+                with opened(place / _file(name, stage, number)) as file:
                     value = file.get_tensor(f"{kind}/{part.tensor.name}")
                 if axis is not None:
                     value = value.narrow(axis, both.start - own.start, both.stop - both.start)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from common.errors import InputError
-from puzzle.inputs.model import LM_HEAD, SCORE, Llama, Role, tensors
+from puzzle.inputs.model import EMBEDDING, LM_HEAD, SCORE, Llama, Role, tensors
 from puzzle.plan.slices import Slice
+from puzzle.run.checkpoint_config import FILE, check_config, config_of, is_tied, read_config
 from puzzle.run.groups import Groups
 from puzzle.run.weights import Reader, Store, random_weights
 
@@ -23,19 +27,28 @@ _INDEX = "model.safetensors.index.json"
 def checkpoint_weights(folder: str, model: Llama, role: Role, seed: int) -> Reader:
     """Return a reader of a folder's weights that loads no more than the slices asked for.
 
-    A critic without a score head in the folder gets a random one. Raises InputError where a tensor
-    is missing or of another shape.
+    A tied head is read from the embedding, and a part of its own from then on. A critic without a
+    score head in the folder gets a random one. Raises InputError where the folder's configuration
+    or a tensor is of another model, or something is missing or damaged.
     """
-    where = _files(Path(folder))
+    home = Path(folder)
+    where, config = _files(home), read_config(home)
+    check_config(home, config, model, role)
+    stored = {tensor.name: tensor.name for tensor in tensors(model, role)}
+    if LM_HEAD in stored and LM_HEAD not in where and is_tied(config):
+        stored[LM_HEAD] = EMBEDDING
     for tensor in tensors(model, role):
         if tensor.name == SCORE and SCORE not in where:
             continue
-        if tensor.name not in where:
+        name = stored[tensor.name]
+        if name not in where:
             raise InputError(
                 f"{folder}: no tensor {tensor.name}; is it a checkpoint of this model?"
             )
-        with safe_open(where[tensor.name], "pt") as file:
-            shape = tuple(file.get_slice(tensor.name).get_shape())
+        with opened(where[name]) as file:
+            if name not in file.keys():  # noqa: SIM118
+                raise InputError(f"{where[name]}: no tensor {name}, though {_INDEX} says so")
+            shape = tuple(file.get_slice(name).get_shape())
         if shape != tensor.shape:
             raise InputError(
                 f"{folder}: {tensor.name} is {shape}, the experiment's model has {tensor.shape}"
@@ -43,10 +56,10 @@ def checkpoint_weights(folder: str, model: Llama, role: Role, seed: int) -> Read
     spare = random_weights(seed, "head")
 
     def read(part: Slice) -> Tensor:
-        name, axis = part.tensor.name, part.tensor.axis
+        name, axis = stored[part.tensor.name], part.tensor.axis
         if name not in where:
             return spare(part)
-        with safe_open(where[name], "pt") as file:
+        with opened(where[name]) as file:
             lazy = file.get_slice(name)
             if axis is None:
                 return lazy[:].float()
@@ -56,17 +69,32 @@ def checkpoint_weights(folder: str, model: Llama, role: Role, seed: int) -> Read
     return read
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; raises InputError that names one that is missing or damaged."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, so the checkpoint is not whole")
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise InputError(f"{path}: no whole safetensors file: {error}") from error
+
+
 def _files(folder: Path) -> dict[str, Path]:
-    """Return which file of a folder holds each tensor; a tied head is the embedding's."""
+    """Return which file of a folder holds each tensor."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of safetensors")
     index = folder / _INDEX
     if index.is_file():
-        names = json.loads(index.read_text())["weight_map"]
-        return {name: folder / file for name, file in names.items()}
+        try:
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            return {str(name): folder / file for name, file in names.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{index}: no JSON object with a 'weight_map' of files") from error
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
+        with opened(path) as file:
             found |= dict.fromkeys(file.keys(), path)
     if not found:
         raise InputError(f"{folder}: no .safetensors files in it")
@@ -98,8 +126,8 @@ def save_weights(folder: Path, model: Llama, role: Role, groups: Groups, store: 
         size = 4 * sum(t.size for t in tensors(model, role))
         index = {"metadata": {"total_size": size}, "weight_map": names}
         (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n")
-        config = json.dumps(_config(model, causal=LM_HEAD in names), indent=1)
-        (folder / "config.json").write_text(config + "\n")
+        config = json.dumps(config_of(model, causal=LM_HEAD in names), indent=1)
+        (folder / FILE).write_text(config + "\n")
     dist.barrier()
 
 
@@ -110,24 +138,3 @@ def _whole(value: Tensor, part: Slice, groups: Groups) -> Tensor:
     parts = [torch.empty_like(value) for _ in range(groups.layout.tensor)]
     dist.all_gather(parts, value.contiguous(), group=groups.tensor)
     return torch.cat(parts, part.tensor.axis)
-
-
-def _config(model: Llama, *, causal: bool) -> dict[str, object]:
-    head = "LlamaForCausalLM" if causal else "LlamaForSequenceClassification"
-    return {
-        "architectures": [head],
-        "model_type": "llama",
-        "num_labels": 1,
-        "hidden_size": model.hidden,
-        "intermediate_size": model.ffn,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.heads,
-        "vocab_size": model.vocabulary,
-        "rms_norm_eps": model.norm_epsilon,
-        "rope_theta": model.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_base},
-        "hidden_act": "silu",
-        "tie_word_embeddings": False,
-        "dtype": "float32",
-    }

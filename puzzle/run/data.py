@@ -54,7 +54,12 @@ class HuggingFace:
 
         if not Path(folder).is_dir():
             raise InputError(f"running.tokenizer {folder!r} is neither 'bytes' nor a folder")
-        self.inner = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        try:
+            self.inner = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"running.tokenizer {folder!r} holds no tokenizer that transformers can read"
+            ) from error
         if self.inner.eos_token_id is None:
             raise InputError(f"running.tokenizer {folder!r} has no end-of-text token")
         self.end = int(self.inner.eos_token_id)
@@ -85,18 +90,33 @@ def load_prompts(name: str) -> list[str]:
         raise InputError(f"running.prompts {name!r} is neither 'small' nor a file")
     if path.suffix == ".parquet":
         return _from_parquet(path)
-    return _from_lines(path.read_text(encoding="utf-8"), name)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text at byte {error.start}") from error
+    return _from_lines(text, name)
 
 
 def _from_lines(text: str, name: str) -> list[str]:
     found: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            found.append(str(json.loads(line)["prompt"]))
+            prompt = json.loads(line)["prompt"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{name}, line {number}: no JSON object with a 'prompt'") from error
+        found.append(_text(prompt, f"{name}, line {number}"))
+    return _some(found, name)
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{where}: the prompt is {str(value)[:40]!r}, expected text")
+    return value
+
+
+def _some(found: list[str], name: str) -> list[str]:
     if not found:
         raise InputError(f"{name}: no prompts in it")
     return found
@@ -108,15 +128,18 @@ def _from_parquet(path: Path) -> list[str]:
 
     try:
         column = parquet.read_table(path, columns=["prompt"]).column("prompt")
-    except (pyarrow.ArrowInvalid, KeyError) as error:
-        raise InputError(f"{path}: no parquet file with a column 'prompt'") from error
-    return [str(value) for value in column.to_pylist()]
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise InputError(f"{path}: no whole parquet file with a column 'prompt'") from error
+    rows = enumerate(column.to_pylist(), 1)
+    return _some([_text(value, f"{path}, row {row}") for row, value in rows], str(path))
 
 
 def prompt_ids(prompts: list[str], tokenizer: Tokenizer, length: int) -> list[list[int]]:
-    """Return all prompts as ids; refuses one that is longer than the limit."""
+    """Return all prompts as ids; refuses one that is empty or longer than the limit."""
     found = [tokenizer.encode(prompt) for prompt in prompts]
     for number, ids in enumerate(found):
+        if not ids:
+            raise InputError(f"prompt {number + 1} has no tokens; leave it out")
         if len(ids) > length:
             raise InputError(
                 f"prompt {number + 1} has {len(ids)} tokens, more than work.prompt ({length});"

@@ -83,6 +83,7 @@ def hugging_face(model: Llama, role: Role, read: Reader) -> torch.nn.Module:
         "intermediate_size": model.ffn,
         "num_hidden_layers": model.layers,
         "num_attention_heads": model.heads,
+        "num_key_value_heads": model.key_heads,
         "vocab_size": model.vocabulary,
         "rms_norm_eps": model.norm_epsilon,
         "rope_theta": model.rope_base,

@@ -144,6 +144,18 @@ def check_job(job: Job, world_size: int | None = None) -> None:
         )
     prompt_ids(load_prompts(job.running.prompts), tokenizer, job.plan.work.prompt)
     programmed(job.running.reward)
+    _check_weights(job)
+
+
+def _check_weights(job: Job) -> None:
+    """Refuse folders of weights that are not of the plan's models; no weight is read."""
+    from puzzle.run.checkpoint_files import checkpoint_weights
+
+    running, plan = job.running, job.plan
+    if running.actor_weights:
+        checkpoint_weights(running.actor_weights, plan.actor, "actor", job.seed)
+    if running.critic_weights:
+        checkpoint_weights(running.critic_weights, plan.critic, "critic", job.seed)
 
 
 def run_rank(rank: int, report: OnStep, job: Job) -> RunResult:

@@ -1,7 +1,7 @@
 """LLaMA's layers on a slice of the tensors, with the collectives of tensor parallelism.
 
-Shape suffixes: N sequences, T tokens, S cached tokens, H hidden, A local heads, D head size,
-V local vocabulary.
+Shape suffixes: N sequences, T tokens, S cached tokens, H hidden, A local heads, K local heads of
+keys and values, D head size, V local vocabulary.
 """
 
 from __future__ import annotations
@@ -158,6 +158,12 @@ def attention_mask(valid_NS: Tensor, tokens: int, dtype: torch.dtype) -> Tensor:
     return blocked.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
+def for_every_head(x_NKSD: Tensor, heads: int) -> Tensor:
+    """Return keys or values once per query head: neighbouring heads share theirs."""
+    shared = heads // x_NKSD.shape[1]
+    return x_NKSD if shared == 1 else x_NKSD.repeat_interleave(shared, 1)
+
+
 def attention(
     x_NTH: Tensor,
     weights: dict[str, Tensor],
@@ -181,6 +187,7 @@ def attention(
     q, k = rotate(q, angles), rotate(k, angles)
     if cache is not None:
         k, v = cache.add(layer, k, v)
+    k, v = (for_every_head(x, q.shape[1]) for x in (k, v))
     mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     mixed = mixed.transpose(1, 2).reshape(n, t, -1)
     return from_slices(functional.linear(mixed, weights[f"{prefix}.o_proj.weight"]), group)

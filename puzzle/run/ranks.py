@@ -29,6 +29,8 @@ CPU_RANKS = 16
 
 _GRACE_S = 2.0
 """How long to listen on after the first failure, to find its cause."""
+_LEAVE_S = 30.0
+"""How long ranks may take to leave when all results are there; then they are ended."""
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +90,10 @@ def _ended() -> Iterator[list[_Rank]]:
 
 
 def _listen(ranks: list[_Rank], on_report: Callable[..., None]) -> list[Result]:
-    """Pass reports on until every rank has its result; raise for the first that has none."""
+    """Pass reports on until every rank has its result; raise for the first that has none.
+
+    With all results there, a rank that cannot leave in peace spoils nothing.
+    """
     results: dict[int, Result] = {}
     failures: list[Failure] = []
     talking = {rank.pipe: rank for rank in ranks}
@@ -110,9 +115,9 @@ def _listen(ranks: list[_Rank], on_report: Callable[..., None]) -> list[Result]:
                 results[rank.number] = value
             else:
                 failures.append(value)
-        if failures and deadline is None:
-            deadline = time.monotonic() + _GRACE_S
-    if failures:
+        if deadline is None and (failures or len(results) == len(ranks)):
+            deadline = time.monotonic() + (_GRACE_S if failures else _LEAVE_S)
+    if len(results) < len(ranks):
         raise _cause(failures)
     return [results[rank.number] for rank in ranks]
 

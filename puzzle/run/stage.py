@@ -49,7 +49,7 @@ class Stage:
         self.first, self.last = groups.first, groups.last
         self.token = model.vocabulary // layout.tensor * place.slice
         """First token id of this slice of the vocabulary."""
-        self.heads = model.heads // layout.tensor
+        self.key_heads = model.key_heads // layout.tensor
 
     def forward(
         self,
@@ -95,5 +95,5 @@ class Stage:
     def new_cache(self, sequences: int, length: int, dtype: torch.dtype) -> Cache:
         """Return an empty cache for a micro-batch."""
         like = next(iter(self.weights.values()))
-        shape = (sequences, self.heads, length, self.model.head_size)
+        shape = (sequences, self.key_heads, length, self.model.head_size)
         return Cache(self.layers, shape, like.new_empty((), dtype=dtype))

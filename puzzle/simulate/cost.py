@@ -123,7 +123,7 @@ def decode_slots(actor: Llama, layout: Layout, work: Workload, c: Constants) -> 
     # the prompt.
     weights = HALF * layer_weights(actor) / T / (memory * c.weight_reads)
     context = work.prompt + work.answer / 2
-    cache = c.cache_reads * HALF * size * context * (h / T) * HALF / memory
+    cache = c.cache_reads * HALF * size * context * (actor.key_width / T) * HALF / memory
     reduce = 0.0
     if T > 1:
         reduce = 2 * (c.decode_allreduce_s + HALF * size * h / (c.allreduce_gbps * GB))

@@ -85,7 +85,7 @@ def cache(model: Llama, layout: Layout, work: Workload) -> float:
     """Return the bytes of keys and values of all sequences of a replica (section 2.6)."""
     local = work.local(layout.data)
     layers = layers_per_stage(model.layers, layout.pipeline)[0]
-    return 4.0 * local * work.length * layers * model.hidden / layout.tensor
+    return 4.0 * local * work.length * layers * model.key_width / layout.tensor
 
 
 def memory(

@@ -76,7 +76,10 @@ def predict(plan: Plan, cluster: Cluster) -> Predicted:
     switch, beside = 0.0, 0.0
     if plan.switch is not None:
         most = 0 if plan.released else max(1, *plan.switch.messages)
-        switch = switch_time(c, max(plan.switch.received), most)
+        fullest = max(plan.switch.received)
+        if not plan.released:  # links carry both ways at once
+            fullest = max(fullest, *plan.switch.sent)
+        switch = switch_time(c, fullest, most)
         beside = float(plan.switch.beside)
     times = Prediction(
         generation=generation_time(plan.actor, choice.generation, plan.work, c),

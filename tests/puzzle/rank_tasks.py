@@ -25,6 +25,8 @@ from puzzle.run.train import Trainer, readers_of
 from puzzle.run.weights import Store, random_weights
 
 CPU = torch.device("cpu")
+PATIENCE_S = 300.0
+"""How long a rank waits for another: a machine with more to do may leave one standing for long."""
 
 
 def all_logits(
@@ -38,7 +40,7 @@ def all_logits(
     """Return the logits of every layout, whole, computed by its pipeline in two micro-batches."""
     found: list[NDArray[np.float32]] = []
     for layout in layouts:
-        groups, directions = Groups(layout, 60.0), Directions(60.0)
+        groups, directions = Groups(layout, PATIENCE_S), Directions(PATIENCE_S)
         store = Store(
             model, "actor", groups, random_weights(7, "actor"), torch.float32, CPU, trained=False
         )
@@ -72,9 +74,9 @@ def switch_all(
 ) -> list[tuple[bool, bool, int]]:
     """Return per switch: every weight is right bit by bit, bytes are the plan's, most messages."""
     read, found = random_weights(3, "actor"), list[tuple[bool, bool, int]]()
-    directions = Directions(60.0)
+    directions = Directions(PATIENCE_S)
     layouts = sorted({train for train, _, _ in pairs})
-    made_groups = {layout: Groups(layout, 60.0) for layout in layouts}
+    made_groups = {layout: Groups(layout, PATIENCE_S) for layout in layouts}
     for train, generate, mapping in pairs:
         plan = make_reshard_plan(train, generate, model, mapping)
         groups = made_groups[train]
@@ -115,7 +117,7 @@ def open_all_pairs(rank: int, report: object) -> bool:
     """Make the connections of every pair of ranks, as NCCL's are made before the first step."""
     world = dist.get_world_size()
     pairs = frozenset((a, b) for a in range(world) for b in range(world) if a != b)
-    Directions(60.0, pairs).open()
+    Directions(PATIENCE_S, pairs).open()
     return True
 
 

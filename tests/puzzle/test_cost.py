@@ -21,7 +21,7 @@ from puzzle.plan.plans import make_plan, read, write
 from puzzle.plan.schedules import make_schedule, pass_ratio
 from puzzle.simulate.cost import generation_time, inference_time, training_time
 from puzzle.simulate.fit import errors, fit
-from puzzle.simulate.memory import activations, flying, states
+from puzzle.simulate.memory import activations, cache, flying, states
 from puzzle.simulate.predict import predict
 from puzzle.simulate.timeline import inference_timeline, least_training, training_timeline
 
@@ -193,6 +193,36 @@ def test_what_does_not_fit_is_refused():
     experiment = Experiment(name="small", cluster=small)
     with pytest.raises(InputError, match="no plan fits into 8 GiB on 8 devices"):
         planner.search(experiment)
+
+
+def test_a_count_of_devices_that_no_layout_has_is_refused_for_what_it_is():
+    """Memory is not the reason: 13 stages are more than 12 layers, 13 replicas do not cut 96."""
+    body = Llama(layers=12, hidden=768, heads=12, ffn=2048)
+    experiment = Experiment(
+        name="odd",
+        actor=body,
+        critic=body,
+        cluster=msgspec.structs.replace(ORION, devices=13),
+        work=Workload(batch=96),
+    )
+    with pytest.raises(InputError, match="no layout of 13 devices can train") as error:
+        planner.search(experiment)
+    assert "\n" not in str(error.value)
+    fits = msgspec.structs.replace(experiment, work=Workload(batch=104))
+    assert planner.search(fits)[0].plan.choice.training.data == 13
+
+
+def test_grouped_keys_need_less_cache_and_fewer_products():
+    wide = Llama(layers=8, hidden=512, heads=8, ffn=1024)
+    grouped = msgspec.structs.replace(wide, kv_heads=2)
+    layout, work, c = Layout(tensor=2), Workload(batch=64), ORION.constants
+    assert cache(grouped, layout, work) == cache(wide, layout, work) / 4
+    assert generation_time(grouped, layout, work, c) < generation_time(wide, layout, work, c)
+    both = (training_time(m, m, layout, work, c, merged=True) for m in (grouped, wide))
+    assert next(both) < next(both)
+    experiment = Experiment(name="grouped", actor=grouped, critic=grouped, devices=8)
+    assert max(layout.tensor for layout in planner.layouts(8, 8, grouped)) == 2
+    assert planner.search(experiment)[0].plan.actor.kv_heads == 2
 
 
 def test_a_plan_reads_back_equal(tmp_path):

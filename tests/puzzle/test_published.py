@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from puzzle.inputs.logs import anomalies, read_folder, read_log, step_line, switch_line
+from puzzle.inputs.anomalies import anomalies
+from puzzle.inputs.logs import latency_line, read_folder, read_log, step_line, switch_line
 from puzzle.publishing import (
     figure_8,
     figure_9,
@@ -146,7 +147,47 @@ def test_what_does_not_fit_together_is_said(tmp_path):
     assert "ran without the switch (16-1-2)" in found
     assert "named P-D-T 8-1-2, ran 16-1-2" in found
     assert "one log under unlike names" in found
-    assert "its switch times moved by" in found
+    assert "3 of its 3 switch times moved by +0.100 s" in found
+    assert "one run under several names: 1" in found
+
+
+def test_what_deepspeed_chats_logs_tell_of_themselves_is_said(tmp_path):
+    def chat(name: str, head: str) -> None:
+        line = latency_line(1.0, 8.0, 4.0, 2.0, batch=128)
+        (tmp_path / name).write_text(f"{head}\n{line}\n{line}\n")
+
+    chat("llama_13b_350m_dschat_2024-01-12T00.log", "cmd = main.py --offload --lr 1")
+    chat(
+        "llama_7b_350m_dschat_2024-04-12T00.log",
+        "cmd = main.py --offload_reference_model\nCritic Model Parameters => 0.591 B",
+    )
+    chat("llama_7b_7b_dschat_2024-04-13T00.log", "Critic Model Parameters => 6.607 B")
+    chat("llama_33b_7b_dschat_2024-04-14T00.log", "Critic Model Parameters => 0.304 B")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for where, size in (("a", 16), ("b", 64)):
+        head = f"  ar_stage_mbs .......... {size}\n# {where}"
+        write(tmp_path / where, "llama_7b_7b_base_2024-04-27T14.log", switch=None, head=head)
+    found = anomalies(*read_folder(tmp_path))
+    told = "\n".join(found)
+    assert "dschat_2024-01-12T00.log: ran with --offload" in told
+    assert "350m critic, which has 0.591 billion" in told
+    assert "7b critic, which has 0.304 billion" in told
+    assert "unlike months: 2024-01: 13b/350m; 2024-04: 33b/7b, 7b/350m, 7b/7b" in told
+    assert "7b/7b base decodes in unlike micro-batches: 16 in" in told
+    assert len(found) == 5
+
+
+def test_a_run_that_was_ended_while_it_wrote_keeps_its_whole_steps(tmp_path):
+    path = write(tmp_path, "llama_7b_7b_opt_2024-04-29T20.log")
+    whole = read_log(path)
+    line = step_line(0, 3, 239, 256, FIELDS, (9e3, 3e3, 8e3))
+    for end in (line.index("stage 2"), line.index("e2e_time") + 9, len(line) - 1):
+        path.write_text(path.read_text() + line[:end].rstrip("0123456789.") + "\n")
+    found = read_log(path)
+    assert found.steps == whole.steps
+    assert found.cut == 3
+    assert any("3 step lines lack some of their times" in a for a in anomalies([found]))
 
 
 def test_a_folder_without_logs_is_refused(tmp_path):

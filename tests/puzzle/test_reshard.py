@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from puzzle.experiments import named
 from puzzle.inputs.experiment import Choice
-from puzzle.inputs.layout import Layout
+from puzzle.inputs.layout import Layout, Place
 from puzzle.inputs.model import Llama, Tensor, known_models, tensors
 from puzzle.plan import volumes
 from puzzle.plan.assign import best_assignment
@@ -159,6 +159,32 @@ def test_the_overlap_mapping_receives_the_lower_bound(world: int):
             plan = make_reshard_plan(train, generate, SMALL, "overlap")
             received = sum(plan.received(rank) for rank in range(world))
             assert received == least_received(train, generate, SMALL)
+
+
+@pytest.mark.parametrize("world", [4, 6, 8])
+def test_replicas_share_out_what_is_sent(world: int):
+    """No rank sends more than what any other way to share one part over its holders could save."""
+    for train in all_layouts(world):
+        for generate in all_layouts(world):
+            plan = make_reshard_plan(train, generate, SMALL, "overlap")
+            for stage in range(train.pipeline):
+                for part in range(train.tensor):
+                    holders = [train.rank(Place(stage, d, part)) for d in range(train.data)]
+                    sent = [plan.sent(rank) for rank in holders]
+                    pieces = [
+                        sum(m.part.size for m in plan.moves if (m.source, m.target) == (s, t))
+                        for s in holders
+                        for t in range(world)
+                        if s != t
+                    ]
+                    assert max(sent) - min(sent) <= max(pieces, default=0)
+
+
+def test_six_replicas_of_a_half_send_alike_to_three_of_a_whole():
+    model = Llama(layers=12, hidden=48, heads=24, ffn=48, vocabulary=48)
+    plan = make_reshard_plan(layout(2, 1, 6), layout(1, 4, 3), model, "overlap")
+    ranks = range(12)
+    assert sorted(map(plan.sent, ranks)) == sorted(map(plan.received, ranks))
 
 
 def test_interleaving_keeps_one_kth_for_any_tensor_and_data_degree():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from puzzle.inputs.ppo import Optimizer, Ppo, Sampling
-from puzzle.run.data import Bytes, batch_of, load_prompts, prompt_ids
+from puzzle.run.data import Bytes, batch_of, load_prompts, load_tokenizer, prompt_ids
 from puzzle.run.layers import log_probs
 from puzzle.run.ppo import actor_loss, advantages_of, critic_loss, token_rewards
 from puzzle.run.rewards import programmed
@@ -144,6 +144,8 @@ def test_prompts_come_from_jsonl_and_parquet(tmp_path):
     parquet.write_table(pyarrow.table({"prompt": ["two", "three"]}), table)
     assert load_prompts(str(table)) == ["two", "three"]
     assert len(load_prompts("small")) == 64
+    lines.write_text(json.dumps({"prompt": "a\u2028b"}, ensure_ascii=False) + "\r\n\r\n")
+    assert load_prompts(str(lines)) == ["a\u2028b"]  # a line ends at a newline alone
 
 
 def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path):
@@ -151,12 +153,61 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path):
     bad.write_text('{"text": "x"}\n')
     with pytest.raises(InputError, match="line 1: no JSON object with a 'prompt'"):
         load_prompts(str(bad))
+    for text, message in (
+        ("", "no prompts in it"),
+        ("\n\n", "no prompts in it"),
+        ('{"prompt": "x"}\n{"prom', "line 2: no JSON object"),
+        ('["prompt"]\n', "line 1: no JSON object"),
+        ('{"prompt": null}\n', "line 1: the prompt is 'None', expected text"),
+        ('{"prompt": 3}\n', "line 1: the prompt is '3', expected text"),
+    ):
+        bad.write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_prompts(str(bad))
+    bad.write_bytes(b'{"prompt": "\xff"}\n')
+    with pytest.raises(InputError, match="not UTF-8 text at byte 12"):
+        load_prompts(str(bad))
     with pytest.raises(InputError, match="neither 'small' nor a file"):
         load_prompts("none.jsonl")
     with pytest.raises(InputError, match=r"prompt 1 has 6 tokens, more than work\.prompt \(4\)"):
         prompt_ids(["hello"], Bytes(), 4)
     with pytest.raises(InputError, match=r"expected 'model' or 'letters"):
         programmed("length")
+
+
+def test_a_parquet_file_that_cannot_be_used_is_refused_in_one_sentence(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tmp_path / "p.parquet"
+    for columns, message in (
+        ({"text": ["x"]}, "no whole parquet file with a column 'prompt'"),
+        ({"prompt": pyarrow.array([], pyarrow.string())}, "no prompts in it"),
+        ({"prompt": ["x", None]}, "row 2: the prompt is 'None', expected text"),
+    ):
+        parquet.write_table(pyarrow.table(columns), path)
+        with pytest.raises(InputError, match=message):
+            load_prompts(str(path))
+    parquet.write_table(pyarrow.table({"prompt": ["x"]}), path)
+    for content in (b"", path.read_bytes()[:-20], b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="no whole parquet file"):
+            load_prompts(str(path))
+
+
+def test_a_folder_without_a_tokenizer_and_a_prompt_without_tokens_are_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no tokenizer that transformers can read"):
+        load_tokenizer(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match="holds no tokenizer that transformers can read"):
+        load_tokenizer(str(tmp_path))
+
+    class Silent(Bytes):
+        def encode(self, text: str) -> list[int]:
+            return []
+
+    with pytest.raises(InputError, match="prompt 1 has no tokens"):
+        prompt_ids([""], Silent(), 4)
 
 
 def test_a_programmed_reward_counts_letters():

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -18,9 +19,16 @@ from puzzle.plan.slices import Slice
 from puzzle.run.ranks import run_ranks
 from puzzle.run.settings import Job, RankError
 from puzzle.run.weights import random_weights
-from tests.puzzle.rank_tasks import Outcome, align_jobs, all_logits, switch_all
+from tests.puzzle.rank_tasks import PATIENCE_S, Outcome, align_jobs, all_logits, switch_all
+
+pytestmark = pytest.mark.timeout(600)
 
 MODEL = Llama(layers=5, hidden=32, heads=4, ffn=48, vocabulary=64)
+GROUPED = Llama(
+    layers=5, hidden=64, heads=8, kv_heads=4, ffn=48, vocabulary=64, rope_base=500.0,
+    norm_epsilon=1e-3,
+)  # fmt: skip
+"""Two queries to a key; epsilon and base are not the defaults, so that a lost one shows."""
 
 
 def layout(p: int, t: int, d: int = 1) -> Layout:
@@ -39,8 +47,10 @@ def hugging_face(model: Llama):
         intermediate_size=model.ffn,
         num_hidden_layers=model.layers,
         num_attention_heads=model.heads,
+        num_key_value_heads=model.key_heads,
         vocab_size=model.vocabulary,
         rms_norm_eps=model.norm_epsilon,
+        rope_parameters={"rope_type": "default", "rope_theta": model.rope_base},
         tie_word_embeddings=False,
         attn_implementation="eager",
     )
@@ -53,19 +63,20 @@ def hugging_face(model: Llama):
     return made.eval()
 
 
-def test_logits_equal_transformers_in_every_layout_of_four_ranks():
+@pytest.mark.parametrize("model", [MODEL, GROUPED], ids=["one key a query", "grouped"])
+def test_logits_equal_transformers_in_every_layout_of_four_ranks(model: Llama):
     rng = np.random.default_rng(0)
     ids, valid = rng.integers(0, 64, (4, 12)), np.ones((4, 12), dtype=np.int64)
     for row, pads in enumerate((0, 3, 5, 1)):
         valid[row, :pads] = 0
     mask = torch.from_numpy(valid)
     with torch.no_grad():
-        expected = hugging_face(MODEL)(
+        expected = hugging_face(model)(
             torch.from_numpy(ids),
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         ).logits.numpy()
-    for found in run_ranks(all_logits, 4, MODEL, FOUR, ids, valid)[0]:
+    for found in run_ranks(all_logits, 4, model, FOUR, ids, valid)[0]:
         real = valid.astype(bool)
         assert np.abs(found[real] - expected[real]).max() < 1e-5
 
@@ -101,6 +112,7 @@ def job_of(choice: Choice, **changes: object) -> Job:
     experiment = named()["tiny-cpu-1"]
     value = msgspec.to_builtins(experiment)
     value["choice"], value["devices"] = msgspec.to_builtins(choice), choice.training.world
+    value["running"]["timeout_s"] = PATIENCE_S
     for path, change in changes.items():
         part, _, field = path.partition("__")
         value[part][field] = change
@@ -142,6 +154,17 @@ def test_four_ranks_align_as_one_process_does_whatever_layouts_and_schedules(alo
         same(outcome, alone, 2e-5)
 
 
+def test_grouped_keys_align_as_one_process_does():
+    grouped = SHORT | {"actor__kv_heads": 2, "critic__kv_heads": 2}
+    (one,) = run_ranks(align_jobs, 1, [job_of(ALONE, **grouped)])[0]
+    choices = [
+        Choice(training=layout(2, 2), generation=layout(4, 1)),
+        Choice(training=layout(4, 1), generation=layout(2, 2), schedule="fused"),
+    ]
+    for outcome in run_ranks(align_jobs, 4, [job_of(choice, **grouped) for choice in choices])[0]:
+        same(outcome, one, 2e-5)
+
+
 def test_merged_training_equals_sequential_and_updates_both_models(alone: Outcome):
     start = {
         f"{what}/{t.name}": random_weights(0, what)(
@@ -168,18 +191,36 @@ def test_merged_training_equals_sequential_and_updates_both_models(alone: Outcom
         assert min(moved) > 0
 
 
-def die(rank: int, report: object) -> None:
+def die(rank: int, report: Callable[..., None]) -> None:
     import torch.distributed as dist
 
+    report(rank)
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     dist.all_reduce(torch.zeros(1))
 
 
-def fail(rank: int, report: object) -> None:
+def fail(rank: int, report: Callable[..., None]) -> None:
+    report(rank)
     if rank == 1:
         raise ZeroDivisionError("of no use")
-    time.sleep(60)
+    time.sleep(1000)
+
+
+def stays(rank: int, report: object) -> int:
+    """Give a result, but never leave."""
+    if rank == 1:
+        from puzzle.run import member
+
+        member.leave = lambda: time.sleep(10 * PATIENCE_S)
+    return rank
+
+
+def test_a_rank_that_does_not_leave_is_ended_when_all_results_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("puzzle.run.ranks._LEAVE_S", 1.0)
+    assert run_ranks(stays, 2, timeout_s=PATIENCE_S) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -187,8 +228,14 @@ def fail(rank: int, report: object) -> None:
     [(die, "rank 1 was killed by SIGKILL"), (fail, "rank 1 failed: ZeroDivisionError: of no use")],
 )
 def test_one_rank_ends_all_with_one_line(task: object, message: str):
-    start = time.monotonic()
+    """Long before a rank would tire of waiting for the other, counted from when both work."""
+    begun: list[float] = []
     with pytest.raises(RankError, match=message) as error:
-        run_ranks(task, 2, timeout_s=10.0)  # type: ignore[arg-type]
-    assert time.monotonic() - start < 40
+        run_ranks(
+            task,  # type: ignore[arg-type]
+            2,
+            timeout_s=PATIENCE_S,
+            on_report=lambda rank: begun.append(time.monotonic()),
+        )
+    assert time.monotonic() - begun[-1] < 0.2 * PATIENCE_S
     assert "\n" not in str(error.value)

@@ -24,7 +24,15 @@ from puzzle.run.launch import check_job, launch
 from puzzle.run.ranks import run_ranks
 from puzzle.run.settings import Backend, Job
 from puzzle.run.weights import random_weights
-from tests.puzzle.rank_tasks import align_jobs, cached_and_whole, generate_both_ways, overflow
+from tests.puzzle.rank_tasks import (
+    PATIENCE_S,
+    align_jobs,
+    cached_and_whole,
+    generate_both_ways,
+    overflow,
+)
+
+pytestmark = pytest.mark.timeout(600)
 
 TWO = Choice(training=Layout(pipeline=2), generation=Layout(tensor=2))
 
@@ -34,7 +42,7 @@ def job(choice: Choice = TWO, seed: int = 0, **running: object) -> Job:
     value = msgspec.to_builtins(experiment)
     value["choice"], value["devices"] = msgspec.to_builtins(choice), choice.training.world
     value["work"] |= {"batch": 8, "answer": 6, "decode_micro_batch": 4}
-    value["running"] |= running
+    value["running"] |= {"timeout_s": PATIENCE_S} | running
     asked = msgspec.convert(value, Experiment)
     return Job(make_plan(asked, "given"), asked.ppo, asked.running, seed, "gloo")
 

@@ -101,6 +101,37 @@ def test_faults_are_found():
     assert any("sequential needs" in fault for fault in find_faults(with_program(right, 0, ahead)))
 
 
+def test_sums_over_all_stages_in_unlike_orders_are_found():
+    """Neither deadlock nor a pass too many: two ranks would add up norms of different models."""
+    right = make_schedule("fused", 2, 3)
+    program = list(right.programs[1])
+    a, b = (program.index(Pass("N", model)) for model in ("actor", "critic"))
+    program[a], program[b] = program[b], program[a]
+    (fault,) = find_faults(with_program(right, 1, program))
+    assert fault == ("rank 1 sums the norms critic before actor, rank 0 actor before critic")
+
+
+@given(st.sampled_from(sorted(SCHEDULES)), st.integers(2, 5), st.integers(1, 6), st.data())
+def test_every_change_that_breaks_an_order_is_found(name: str, p: int, m: int, data: st.DataObject):
+    """A pass is moved to before one that it needs, left out, doubled, or another's."""
+    right = make_schedule(name, p, m)
+    rank = data.draw(st.integers(0, p - 1))
+    program = list(right.programs[rank])
+    at = data.draw(st.integers(0, len(program) - 1))
+    item = program[at]
+    own = [need for other, need in right.needs(rank, item) if other == rank]
+    changed = program[:at] + program[at + 1 :]
+    kind = data.draw(st.sampled_from(["left out", "doubled", "renamed", "too early"]))
+    if kind == "doubled":
+        changed = [*program, item]
+    elif kind == "renamed":
+        changed = [*changed[:at], item._replace(batch=m), *changed[at:]]
+    elif kind == "too early" and own:
+        before = changed.index(own[-1])
+        changed.insert(before, item)
+    assert find_faults(with_program(right, rank, changed))
+
+
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(InputError, match="expected one of sequential, merged, fused"):
         make_schedule("bulk", 2, 2)

@@ -15,6 +15,8 @@ from puzzle.run.streams import Beside, InTurn, streams_of, tensors_in
 from tests.puzzle.rank_tasks import align_jobs, align_with_switch_ahead, open_all_pairs
 from tests.puzzle.test_run_ranks import SHORT, job_of
 
+pytestmark = pytest.mark.timeout(600)
+
 
 class Recorder:
     """What torch.cuda is asked for, in order."""
@@ -88,7 +90,7 @@ def test_tensors_are_found_in_what_a_switch_gives():
 
 
 def test_connections_of_all_pairs_are_made_in_one_order():
-    assert run_ranks(open_all_pairs, 4, timeout_s=30.0) == [True] * 4
+    assert run_ranks(open_all_pairs, 4) == [True] * 4
 
 
 def test_a_message_that_was_not_foreseen_is_refused():
