@@ -34,7 +34,8 @@ async def open_endpoint(controller: Controller) -> tuple[web.AppRunner, str]:
     """Listen where the deployment says; return the server and its URL."""
     app = web.Application(client_max_size=LARGEST_BODY)
     app.add_routes(_Routes(controller).table())
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+    # A compressed body is read as it is, and so refused as no JSON.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, auto_decompress=False)
     await runner.setup()
     site = web.TCPSite(runner, controller.deployment.host, controller.deployment.port)
     await site.start()

@@ -95,10 +95,11 @@ class Running:
     def get(self, path: str) -> tuple[int, str]:
         return self.ask(path, None)
 
-    def ask(self, path: str, body: Any) -> tuple[int, str]:
+    def ask(self, path: str, body: Any, **headers: str) -> tuple[int, str]:
         data = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(f"{self.url}{path}", data, headers)
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", data, timeout=120) as answer:
+            with urllib.request.urlopen(asked, timeout=120) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -171,12 +172,14 @@ def test_a_service_answers_as_the_model_in_one_process_and_ends_cleanly(tmp_path
             {"error": "token ids of bert-micro-0 are 0 to 999"},
         )
         assert service.ask("/v1/models/bert-micro-0/classify", "x" * (1 << 21))[0] == 413
+        wrong = {"Content-Encoding": "gzip"}
+        assert service.ask("/v1/models/bert-micro-0/classify", "plain", **wrong)[0] == 400
         assert service.get("/healthz")[0] == service.get("/readyz")[0] == 200
         metrics = service.get("/metrics")[1]
         assert 'beta_requests_total{model="bert-micro-0",outcome="rejected"} 1.0' in metrics
         state = service.state()
         assert state["balanced"]
-        assert state["books"]["invalid"] == 3
+        assert state["books"]["invalid"] == 4
     record = json.loads((tmp_path / "results/beta/own.jsonl").read_text().splitlines()[-1])
     values = {metric["name"]: metric["value"] for metric in record["metrics"]}
     assert record["origin"] == "measured"
