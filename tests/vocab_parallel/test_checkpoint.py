@@ -81,6 +81,14 @@ def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert train("vocab-1", 2, 3, str(tmp_path)).first_step == 1
 
 
+@pytest.mark.parametrize(("file", "text"), [("about.json", "{}"), (".metadata", "junk")])
+def test_a_spoilt_checkpoint_is_refused_by_name(tmp_path: Path, file: str, text: str) -> None:
+    train("baseline", 1, 1, str(tmp_path))
+    (tmp_path / "step-00000001" / file).write_text(text)
+    with pytest.raises(InputError, match="step-00000001 is no whole checkpoint"):
+        train("baseline", 1, 2, str(tmp_path))
+
+
 def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     train("vocab-1", 2, 1, str(tmp_path))
     experiment = Experiment(

@@ -102,6 +102,28 @@ def test_profile_writes_an_experiment_that_plans(tmp_path: Path) -> None:
         (("run", "tiny-cpu-2", "--set", "training.tokens=no.npy"), "no such file"),
         (("run", "paper-4096-256k", "--backend", "gloo"), "run on GPUs with --backend nccl"),
         (("run", "tiny-cpu-2", "--set", "training.kernel=triton"), "leave it at 'torch'"),
+        (
+            (
+                "run",
+                "tiny-cpu-2",
+                *SMALL,
+                "--set",
+                "training.kernel=triton",
+                "--set",
+                "pipeline.method=naive",
+            ),
+            "an S of two parts",
+        ),
+        (
+            ("run", "tiny-cpu-2", "--set", f"training.checkpoint={__file__}"),
+            "name a folder",
+        ),
+        (("plan", "tiny-cpu-2", "--set", "training.betas=[1.0,0.5]"), "training.betas is [1.0"),
+        (("plan", "tiny-cpu-2", "--set", "pipeline.layers=[9,-1]"), "has a negative number"),
+        (
+            ("run", "tiny-cpu-1", *SMALL, "--set", "training.learning_rate=1e30"),
+            "training diverged; lower training.learning_rate",
+        ),
         (("report",), "no records"),
         (("report", "slow"), "no suite 'slow'"),
         (("quick", "--set", "a=1"), "quick is a fixed suite"),

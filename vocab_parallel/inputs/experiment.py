@@ -94,15 +94,17 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             if getattr(self, field) < 1:
                 raise InputError(f"training.{field} is {getattr(self, field)}, expected 1 or more")
         for field in ("block", "checkpoint_every", "clip", "weight_decay"):
-            if getattr(self, field) < 0:
+            if not 0 <= getattr(self, field) < float("inf"):
                 raise InputError(f"training.{field} is {getattr(self, field)}, expected 0 or more")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(
                 f"training.label_smoothing is {self.label_smoothing}, expected 0 or more, below 1"
             )
         for field in ("learning_rate", "timeout_s"):
-            if not getattr(self, field) > 0:
+            if not 0 < getattr(self, field) < float("inf"):
                 raise InputError(f"training.{field} is {getattr(self, field)}, expected above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"training.betas is {list(self.betas)}, expected 0 or more, below 1")
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -25,7 +25,9 @@ def shared_layers(layers: int, stages: int, *, whole_output: bool) -> tuple[int,
 
 def given_layers(given: tuple[int, ...], layers: int, stages: int) -> tuple[int, ...]:
     """Return layers per stage as given; refuses another number of stages or of layers."""
-    if len(given) != stages or sum(given) != layers or min(given) < 0:
+    if min(given) < 0:
+        raise InputError(f"pipeline.layers {list(given)} has a negative number, expected 0 or more")
+    if len(given) != stages or sum(given) != layers:
         raise InputError(
             f"pipeline.layers {list(given)} has {len(given)} stages and {sum(given)} layers,"
             f" expected {stages} and {layers}"

@@ -7,6 +7,7 @@ layer's matrix, under tensor parallelism, as numbered parts that another split j
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,19 +68,17 @@ def load(state: State, folder: Path) -> int:
     place = latest(folder)
     if place is None:
         return 0
-    about = msgspec.json.decode((place / _ABOUT).read_bytes(), type=About)
+    about, known = _read(place)
     if (about.model, about.seed) != (state.model, state.seed):
         raise InputError(
             f"{place} is of another model or seed; name another training.checkpoint folder"
         )
-    reader = FileSystemReader(place)
-    known = reader.read_metadata()
     wanted: dict[str, Tensor] = {}
     for name, weight in state.store.weights.items():
         for kind, tensor in _tensors(state, name).items():
             for key in _keys(known, kind, weight):
                 wanted[key] = torch.empty(_size(known, key), dtype=tensor.dtype)
-    load_pieces(wanted, storage_reader=reader)
+    load_pieces(wanted, storage_reader=FileSystemReader(place))
     for name, weight in state.store.weights.items():
         for kind, tensor in _tensors(state, name).items():
             keys = _keys(known, kind, weight)
@@ -88,6 +87,17 @@ def load(state: State, folder: Path) -> int:
         state.optimizer.state[parameter]["step"] = torch.tensor(float(about.step))
     state.store.refresh()
     return about.step
+
+
+def _read(place: Path) -> tuple[About, Metadata]:
+    """Return what a checkpoint belongs to and what is in it."""
+    try:
+        about = msgspec.json.decode((place / _ABOUT).read_bytes(), type=About)
+        return about, FileSystemReader(place).read_metadata()
+    except (OSError, msgspec.DecodeError, pickle.UnpicklingError, EOFError) as error:
+        raise InputError(
+            f"{place} is no whole checkpoint ({error}); remove it to go on from the one before"
+        ) from error
 
 
 def latest(folder: Path) -> Path | None:

@@ -12,6 +12,7 @@ import platform
 from collections import defaultdict
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ def launch(
     _check_world(job, world_size)
     load_tokens(training.tokens, plan.model)
     _check_kernel(job)
+    if training.checkpoint and Path(training.checkpoint).is_file():
+        raise InputError(f"training.checkpoint is {training.checkpoint!r}, a file; name a folder")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         measures = _as_rank(job, on_step)
     else:
@@ -102,6 +105,11 @@ def _check_world(job: Job, world_size: int | None) -> None:
 
 def _check_kernel(job: Job) -> None:
     """Refuse the Triton kernel where it cannot run."""
+    if job.training.kernel == "triton" and job.plan.schedule.output_parts > 1:
+        raise InputError(
+            "training.kernel is 'triton', which has no form for an S of two parts (method naive);"
+            " leave it at 'torch'"
+        )
     if job.training.kernel == "triton" and (
         job.backend != "nccl" or job.training.dtype == "float64" or find_spec("triton") is None
     ):

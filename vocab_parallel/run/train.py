@@ -1,5 +1,6 @@
 """One rank's training by a plan: its stages and shards, its passes, its optimizer steps."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from common.errors import InputError
 from vocab_parallel.inputs.model import padded_vocabulary
 from vocab_parallel.plan.forward_only import forward_only
 from vocab_parallel.plan.methods import find
@@ -210,6 +212,15 @@ def make_optimizer(store: Store, job: Job) -> torch.optim.AdamW:
     )
 
 
+def _check_finite(loss: float, step: int) -> None:
+    """Refuse to go on where training has diverged; all ranks know the same loss."""
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the loss is {loss} after {step} steps: training diverged; lower"
+            " training.learning_rate"
+        )
+
+
 def train(job: Job, device: torch.device, report: Callable[[int, float], None]) -> list[Measures]:
     """Train on this rank and return what all ranks measured, in rank order.
 
@@ -222,6 +233,7 @@ def train(job: Job, device: torch.device, report: Callable[[int, float], None]) 
     done: list[Step] = []
     for number in range(first, training.steps):
         done.append(trainer.step(number))
+        _check_finite(done[-1].loss, number)
         if dist.get_rank() == 0:
             report(number, done[-1].loss)
         due = number + 1 == training.steps
@@ -229,8 +241,10 @@ def train(job: Job, device: torch.device, report: Callable[[int, float], None]) 
             due = due or (number + 1) % training.checkpoint_every == 0
         if folder and due:
             save(trainer.state, folder, number + 1)
+    evaluation = trainer.evaluate()
+    _check_finite(evaluation, training.steps)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-    own = Measures(first, done, trainer.evaluate(), peak, numerics)
+    own = Measures(first, done, evaluation, peak, numerics)
     every: list[Measures] = [own] * job.world
     dist.all_gather_object(every, own)
     return every
