@@ -183,26 +183,38 @@ def run(
     world_size: int | None = None,
     backend: str = "",
     seed: int = 0,
+    tells: bool = False,
 ) -> Done:
-    """Align for real by the plan; write the log in the original's format."""
-    from puzzle.measured import choose_backend, run_metrics, run_summary, write_log
+    """Align for real by the plan; write the log in the original's format as steps finish.
+
+    `tells`: say each step in a line too.
+    """
+    from puzzle.measured import choose_backend, run_metrics, run_summary
     from puzzle.run.launch import launch
-    from puzzle.run.settings import Job, RankError
+    from puzzle.run.settings import Job, RankError, StepFigures
+    from puzzle.step_log import StepLog, told
 
     plan, running = plan_for(experiment, method, given), experiment.running
     job = Job(plan, experiment.ppo, running, seed, choose_backend(backend))
+    stem = folder.home / "runs" / f"{experiment.name}.{plan.method}"
+    steps = StepLog(Path(f"{stem}.log"), plan, running)
     with progress(running.steps, f"align {experiment.name}") as advance:
+
+        def on_step(figures: StepFigures) -> None:
+            steps(figures)
+            if tells:
+                log.info(told(figures, running.steps))
+            advance(1)
+
         try:
-            result = launch(job, world_size=world_size, on_step=lambda figures: advance(1))
+            result = launch(job, world_size=world_size, on_step=on_step)
         except RankError as error:
             return Done((), (), plan, str(error), failed=True)
     files: tuple[Path, ...] = ()
     if is_first_rank():
-        stem = folder.home / "runs" / f"{experiment.name}.{plan.method}"
         stem.parent.mkdir(parents=True, exist_ok=True)
         Path(f"{stem}.json").write_bytes(msgspec.json.encode(result) + b"\n")
-        log_file = write_log(plan, result, Path(f"{stem}.log"), running)
-        files = (Path(f"{stem}.json"), log_file)
+        files = (Path(f"{stem}.json"), *([steps.path] if steps.path.is_file() else []))
     return Done(run_metrics(result), files, plan, run_summary(plan, result))
 
 
@@ -262,7 +274,14 @@ def do(
         done = simulate(experiment, method, folder, given, draws=suite == OWN)
     elif verb == "run":
         done = run(
-            experiment, method, folder, given, world_size=world_size, backend=backend, seed=seed
+            experiment,
+            method,
+            folder,
+            given,
+            world_size=world_size,
+            backend=backend,
+            seed=seed,
+            tells=suite == OWN,
         )
     elif verb == "repeat":
         done = repeat(experiment, method, folder, backend=backend, seed=seed)

@@ -140,7 +140,7 @@ def tiny(name: str, about: str, choice: Choice, **running: object) -> Experiment
             decode_micro_batch=4,
         ),
         choice=choice,
-        running=msgspec.convert({"steps": 6, "timeout_s": 120.0, **running}, Running),
+        running=msgspec.convert({"steps": 6, **running}, Running),
     )
 
 

@@ -1,13 +1,9 @@
-"""A run's figures as metrics, its log in the original's format, and its summary."""
+"""A run's figures as metrics, and its summary."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from common.errors import InputError
 from common.record import Metric
-from puzzle.inputs.logs import latency_line, step_line, switch_line
-from puzzle.inputs.ppo import Running
 from puzzle.plan.plans import Plan
 from puzzle.run.settings import Backend, Moved, RunResult
 
@@ -95,35 +91,3 @@ def run_summary(plan: Plan, result: RunResult) -> str:
         f" generation {result.median_of('generation_s'):.3f}, inference"
         f" {result.median_of('inference_s'):.3f}, training {result.median_of('training_s'):.3f}"
     )
-
-
-def write_log(plan: Plan, result: RunResult, path: Path, running: Running) -> Path:
-    """Write a run's steps as the original prints them, for the same parser and figures.
-
-    The baseline's are written as DeepSpeed-Chat prints its own.
-    """
-    deepspeed, layout = running.engine == "deepspeed", plan.choice.training
-    lines = [
-        f"using world size: {layout.world}, data-parallel-size: {layout.data},"
-        f" tensor-model-parallel size: {layout.tensor}, pipeline-model-parallel size:"
-        f" {layout.pipeline}",
-        f"  use_shadow ......... {plan.switch is not None}",
-        f"  bulk_switch_on ......... {plan.choice.schedule == 'merged'}",
-    ]
-    for step in result.steps:
-        if deepspeed:
-            times = step.switch_s, step.generation_s - step.switch_s, step.training_s
-            lines.append(latency_line(*times, step.inference_s, batch=plan.work.batch))
-            continue
-        if plan.switch is not None:
-            lines.append(switch_line(step.switch_s))
-        fields = {
-            "average_reward": step.reward,
-            "act_loss": step.actor_loss,
-            "cri_loss": step.critic_loss,
-        }
-        ms = (1e3 * step.generation_s, 1e3 * step.inference_s, 1e3 * step.training_s)
-        lines.append(step_line(0, step.step, running.steps, plan.work.batch, fields, ms))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-    return path

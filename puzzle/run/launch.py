@@ -145,6 +145,7 @@ def check_job(job: Job, world_size: int | None = None) -> None:
     prompt_ids(load_prompts(job.running.prompts), tokenizer, job.plan.work.prompt)
     programmed(job.running.reward)
     _check_weights(job)
+    _check_folders(job)
 
 
 def _check_weights(job: Job) -> None:
@@ -156,6 +157,22 @@ def _check_weights(job: Job) -> None:
         checkpoint_weights(running.actor_weights, plan.actor, "actor", job.seed)
     if running.critic_weights:
         checkpoint_weights(running.critic_weights, plan.critic, "critic", job.seed)
+
+
+def _check_folders(job: Job) -> None:
+    """Make the folders that are written to, or refuse them now rather than after the last step."""
+    for field in ("checkpoint", "save_to"):
+        name = getattr(job.running, field)
+        if not name:
+            continue
+        try:
+            Path(name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"running.{field}: {name!r} cannot be made: {error.strerror}"
+            ) from error
+        if not os.access(name, os.W_OK):
+            raise InputError(f"running.{field}: {name!r} cannot be written to")
 
 
 def run_rank(rank: int, report: OnStep, job: Job) -> RunResult:

@@ -64,6 +64,28 @@ def test_a_run_writes_a_log_that_our_parser_reads(tmp_path: Path):
     assert log.options["use_shadow"] == "False"
 
 
+def test_a_run_says_its_steps_and_goes_on_in_its_log(tmp_path: Path):
+    four = ("--set", "running.steps=4", "--set", "running.checkpoint_every=2")
+    short = ("--set", "work.answer=4", "--set", "running.checkpoint=kept")
+    done = puzzle("run", "tiny-cpu-1", *four, *short, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [f"step {n}/4: reward" in done.stderr for n in (1, 2, 3, 4)] == [True] * 4
+    path = tmp_path / "results/puzzle/runs/tiny-cpu-1.given.log"
+    whole = read_log(path)
+    last = tmp_path / "kept/step-00000004"
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    done = puzzle("run", "tiny-cpu-1", *four, *short, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = read_log(path)
+    assert [step.fields for step in again.steps] == [step.fields for step in whole.steps]
+    assert again.steps[:2] == whole.steps[:2]
+    done = puzzle("run", "tiny-cpu-1", *four, *short, cwd=tmp_path)
+    assert "nothing to do: a checkpoint of step 4 is there" in done.stdout
+    assert read_log(path).steps == again.steps
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -97,6 +119,8 @@ def test_a_run_writes_a_log_that_our_parser_reads(tmp_path: Path):
             ),
             "need 769 GiB",
         ),
+        (("run", "tiny-cpu-1", "--set", "running.save_to=/dev/null/x"), "cannot be made: Not a"),
+        (("run", "tiny-cpu-1", "--set", "running.actor_weights=x"), "no such folder of safetensor"),
         (("report", "large"), "no suite 'large'"),
         (("inputs", "orion-7b-7b", "--set", "actor=8b"), "actor is '8b', expected one of 7b"),
     ],
