@@ -1,39 +1,45 @@
 """A placement as a row of blocks: a start for the search where one chain is not the best.
 
-The layers are cut into blocks one after the other. A block's layers are served by up to three
-branches side by side, each a chain of machines of one kind, whose rates together reach the target
-flow. What blocks are worth having is a matter of kinds and counts alone, and how many of each to
-take is a small integer problem; bisection finds the largest target for which they cover all layers.
-Annealing by single machines hardly gets from one such row to another, since parallel branches only
-help once all of them are in place.
+The layers are cut into blocks one after the other. A block's layers are served by branches side by
+side, each a chain of machines that all pass the branch's rate, and the rates together are the
+target flow. Only a few ways to split the target are worth a block: a machine gains layers only
+where its rate falls to one that some machine has. How long a block of each split is and who stands
+in it is a small integer problem; bisection finds the largest target at which the blocks cover all
+layers. Annealing by single machines hardly gets from one such row to another, since parallel
+branches only help once all of them are in place.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 from common.errors import InputError
 from helix.inputs.cluster import Cluster
-from helix.plan.bounds import capped_compute_bound
+from helix.plan.bounds import capped_compute_bound, chain_value
 from helix.plan.placement import UNUSED
 from helix.plan.solvers import solve
 from helix.plan.solvers_matrix import INTEGER, Builder
 from helix.plan.solvers_result import Settings
 from helix.plan.throughput import Throughput
 
-BRANCHES = 3  # side by side, at most
-CHAINED = 6  # machines in a branch, at most
-WIDEST = 30  # layers of a block, at most
+BRANCHES = 6  # side by side, at most
 NEAR = 1e-3  # relative width at which the bisection ends
-LIMIT_S = 5.0  # for each target
+NODES = 1000  # of the solver's tree, for each target: the same answer on every machine
+LAST_RESORT_S = 60.0  # for each target, where even that many nodes take too long
+ROUNDING = 1e-9
+
+Rates = Mapping[str, Sequence[float]]
+"""By kind, tokens per second for 1, 2, ... layers held."""
+
+
+Held = tuple[int, ...]
+"""Layers by kind."""
 
 
 class Branch(NamedTuple):
-    """Machines of one kind in a row, and the flow that they pass, tokens/s."""
+    """Machines in a row, by kind, and the flow that each of them passes, tokens/s."""
 
     rate: float
-    kind: str
-    machines: int
+    machines: dict[str, int]
 
 
 class Block(NamedTuple):
@@ -42,24 +48,17 @@ class Block(NamedTuple):
     layers: int
     branches: tuple[Branch, ...]
 
-    def used(self) -> dict[str, int]:
-        """Return the machines of each kind."""
-        used = dict[str, int]()
-        for branch in self.branches:
-            used[branch.kind] = used.get(branch.kind, 0) + branch.machines
-        return used
-
 
 def blocks(cluster: Cluster, layers: int, speed: Throughput) -> tuple[tuple[int, int], ...]:
     """Return each machine's run of layers in the best row of blocks; links are not looked at.
 
-    Raises InputError where the machines do not hold the model so.
+    Raises InputError where the machines do not hold the model in one chain.
     """
     counts = cluster.kind_counts()
     rates = {kind: speed.rates(kind) for kind in counts}
-    low = 0.0
-    high = capped_compute_bound([rates[node.kind] for node in cluster.nodes], layers)
-    best = row_of_blocks(rates, counts, layers, high * NEAR)
+    single = [rates[node.kind] for node in cluster.nodes]
+    low, high = chain_value(single, layers), capped_compute_bound(single, layers)
+    best = row_of_blocks(rates, counts, layers, low) if low > 0 else None
     if best is None:
         raise InputError(f"blocks: {layers} layers do not fit these machines")
     while high - low > NEAR * high:
@@ -68,78 +67,123 @@ def blocks(cluster: Cluster, layers: int, speed: Throughput) -> tuple[tuple[int,
         if row is None:
             high = target
         else:
-            best, low = row, target
-    return _placed(cluster, best, layers)
+            best, low = row, max(target, passed(row, rates))
+    return _placed(cluster, best, rates)
 
 
 def row_of_blocks(
-    rates: Mapping[str, Sequence[float]], counts: Mapping[str, int], layers: int, target: float
+    rates: Rates, counts: Mapping[str, int], layers: int, target: float
 ) -> tuple[Block, ...] | None:
-    """Return blocks that together cover the layers at the target flow; None if there are none."""
-    worth = _blocks(rates, counts, min(layers, WIDEST), target)
-    if not worth:
+    """Return blocks that together cover the layers at the target flow; None if none were found."""
+    splits = _splits(rates, target)
+    if not splits:
         return None
     b = Builder()
-    taken = [
-        b.column(f"block_{number}", INTEGER, cost=block.layers, upper=layers)
-        for number, block in enumerate(worth)
-    ]
+    lengths = [b.column(f"layers_{i}", INTEGER, cost=1.0, upper=layers) for i in range(len(splits))]
+    machines = dict[tuple[int, int, str], int]()
+    for i, split in enumerate(splits):
+        for j, rate in enumerate(split):
+            held = {kind: most_layers(own, rate) for kind, own in rates.items()}
+            able = {kind: most for kind, most in held.items() if most}
+            for kind in able:
+                name = f"machines_{i}_{j}_{kind}"
+                machines[i, j, kind] = b.column(name, INTEGER, upper=counts[kind])
+            own = [(machines[i, j, kind], -float(most)) for kind, most in able.items()]
+            b.row([(lengths[i], 1.0), *own], upper=0.0)
     for kind, count in counts.items():
-        pairs = zip(taken, worth, strict=True)
-        users = [(column, block.used().get(kind, 0)) for column, block in pairs]
-        b.row([(column, float(used)) for column, used in users if used], upper=count)
-    solved = solve(b.matrices(), Settings(max_run_time=LIMIT_S))
+        own = [(column, 1.0) for (_, _, k), column in machines.items() if k == kind]
+        if own:
+            b.row(own, upper=count)
+    b.row([(length, 1.0) for length in lengths], upper=layers)
+    settings = Settings(
+        max_run_time=LAST_RESORT_S, nodes=NODES, upper_bound=layers, close=1 - ROUNDING
+    )
+    solved = solve(b.matrices(), settings)
+    if solved.ended == "interrupted":
+        raise KeyboardInterrupt
     if solved.x is None or solved.objective < layers - 0.5:
         return None
+    x = [round(float(value)) for value in solved.x]
     return tuple(
-        block
-        for block, number in zip(worth, solved.x, strict=True)
-        for _ in range(round(float(number)))
+        Block(
+            x[lengths[i]], tuple(_branch(machines, x, i, j, rate) for j, rate in enumerate(split))
+        )
+        for i, split in enumerate(splits)
+        if x[lengths[i]]
     )
 
 
-def _blocks(
-    rates: Mapping[str, Sequence[float]], counts: Mapping[str, int], widest: int, target: float
-) -> list[Block]:
-    """Return for each set of machines the widest block that reaches the target, none in vain."""
-    best = dict[frozenset[tuple[str, int]], Block]()
-    for width in range(1, widest + 1):
-        branches = list(_branches(rates, counts, width))
-        for many in range(1, BRANCHES + 1):
-            for some in combinations_with_replacement(branches, many):
-                total = sum(branch.rate for branch in some)
-                if total < target or total - min(branch.rate for branch in some) >= target:
-                    continue
-                block = Block(width, some)
-                used = block.used()
-                if all(number <= counts[kind] for kind, number in used.items()):
-                    best[frozenset(used.items())] = block  # widths come in rising order
-    return list(best.values())
+def passed(row: Sequence[Block], rates: Rates) -> float:
+    """Return the flow that a row passes, tokens/s: often more than the target it was made for."""
+    return min(sum(_slowest(branch, rates) for branch in block.branches) for block in row)
 
 
-def _branches(
-    rates: Mapping[str, Sequence[float]], counts: Mapping[str, int], width: int
-) -> Iterator[Branch]:
-    """Yield rows of machines of each kind that hold so many layers, none longer than it need be."""
-    for kind, own in rates.items():
-        fastest = 0.0
-        for machines in range(1, min(counts[kind], CHAINED, width) + 1):
-            most = -(-width // machines)
-            rate = own[most - 1] if most <= len(own) else 0.0
-            if rate > fastest:
-                fastest = rate
-                yield Branch(rate, kind, machines)
+def _slowest(branch: Branch, rates: Rates) -> float:
+    own = [rates[kind] for kind in branch.machines]
+    return min(one[most_layers(one, branch.rate) - 1] for one in own)
 
 
-def _placed(cluster: Cluster, row: Sequence[Block], layers: int) -> tuple[tuple[int, int], ...]:
+def most_layers(own: Sequence[float], rate: float) -> int:
+    """Return the most layers with which a machine of these rates passes a flow; 0 if with none."""
+    return max((k for k, passed in enumerate(own, 1) if passed >= rate), default=0)
+
+
+def _branch(
+    machines: Mapping[tuple[int, int, str], int], x: Sequence[int], i: int, j: int, rate: float
+) -> Branch:
+    used = {kind: x[n] for (one, other, kind), n in machines.items() if (one, other) == (i, j)}
+    return Branch(rate, {kind: number for kind, number in used.items() if number})
+
+
+def _splits(rates: Rates, target: float) -> list[tuple[float, ...]]:
+    """Return the ways to split the target among branches that are not worse than another one."""
+    found = dict[tuple[Held, ...], tuple[float, ...]]()
+    for split in _rates_of_branches(rates, target):
+        held = [tuple(most_layers(own, rate) for own in rates.values()) for rate in split]
+        if all(any(most) for most in held):
+            found.setdefault(tuple(sorted(held)), split)
+    return [split for held, split in found.items() if not any(_worse(held, o) for o in found)]
+
+
+def _worse(one: tuple[Held, ...], other: tuple[Held, ...]) -> bool:
+    """Say whether machines of each kind hold no more layers in any branch than in another's."""
+    if one == other or len(one) != len(other):
+        return False
+    return any(
+        all(
+            a <= b
+            for mine, its in zip(one, turned, strict=True)
+            for a, b in zip(mine, its, strict=True)
+        )
+        for turned in (other, other[::-1])
+    )
+
+
+def _rates_of_branches(rates: Rates, target: float) -> Iterator[tuple[float, ...]]:
+    """Yield the target as one rate, as two, or, where no two reach it, as many and what is left.
+
+    More branches than need be hardly cover more layers and make the problem far harder.
+    """
+    yield (target,)
+    slower = sorted({rate for own in rates.values() for rate in own if 0 < rate < target})
+    pairs = target < 2 * max(slower, default=0.0)
+    for rate in slower:
+        many = 1 if pairs else int(target / rate * (1 + ROUNDING))
+        left = target - many * rate
+        rest = (left,) if left > target * ROUNDING else ()
+        if many + len(rest) <= BRANCHES:
+            yield (rate,) * many + rest
+
+
+def _placed(cluster: Cluster, row: Sequence[Block], rates: Rates) -> tuple[tuple[int, int], ...]:
     """Give the runs of layers to the machines of each kind in index order."""
-    waiting = {kind: list[tuple[int, int]]() for kind in cluster.kind_counts()}
+    waiting = {kind: list[tuple[int, int]]() for kind in rates}
     start = 0
     for block in row:
-        end = min(start + block.layers, layers)
         for branch in block.branches:
-            waiting[branch.kind] += _runs(start, end, branch.machines)
-        start = end
+            for kind, run in _runs(block.layers, branch, rates):
+                waiting[kind].append((start + run[0], start + run[1]))
+        start += block.layers
     for mine in waiting.values():
         mine.reverse()
     return tuple(
@@ -147,11 +191,15 @@ def _placed(cluster: Cluster, row: Sequence[Block], layers: int) -> tuple[tuple[
     )
 
 
-def _runs(start: int, end: int, machines: int) -> Iterator[tuple[int, int]]:
-    """Yield near-equal runs from `start` to `end`, the longer ones first."""
-    for number in range(machines):
-        left = machines - number
-        here = start + -(-(end - start) // left)
-        if here > start:
-            yield start, here
-        start = here
+def _runs(layers: int, branch: Branch, rates: Rates) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield kinds and runs of layers from 0; what is not needed is taken off the longest runs."""
+    kinds = [kind for kind, number in branch.machines.items() for _ in range(number)]
+    held = [most_layers(rates[kind], branch.rate) for kind in kinds]
+    for _ in range(sum(held) - layers):
+        longest = max(range(len(held)), key=lambda i: held[i])
+        held[longest] -= 1
+    start = 0
+    for kind, length in zip(kinds, held, strict=True):
+        if length:
+            yield kind, (start, start + length)
+        start += length

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.errors import InputError
 from helix.plan.solvers_matrix import REAL, Floats, Matrices
-from helix.plan.solvers_result import Ended, Settings, Solved, Watch, remembered_interrupt
+from helix.plan.solvers_result import MANY, Ended, Settings, Solved, Watch, remembered_interrupt
 
 LIMIT = 2000  # variables, and constraints, that the size-limited licence takes
 
@@ -96,6 +96,8 @@ def _pass(model: Any, matrices: Matrices, settings: Settings, start: Floats | No
 
     model.Params.Seed, model.Params.Threads = settings.seed, settings.threads
     model.Params.MIPGap = settings.gap
+    if settings.nodes < MANY:
+        model.Params.NodeLimit = settings.nodes
     if np.isfinite(settings.max_run_time):
         model.Params.TimeLimit = settings.max_run_time
     kinds = np.array([GRB.CONTINUOUS, GRB.INTEGER, GRB.BINARY])[matrices.kinds]
@@ -155,6 +157,7 @@ def _answer(
     ended: dict[int, Ended] = {
         GRB.OPTIMAL: "optimal",
         GRB.TIME_LIMIT: "time",
+        GRB.NODE_LIMIT: "nodes",
         GRB.INFEASIBLE: "infeasible",
         GRB.INF_OR_UNBD: "infeasible",
         GRB.INTERRUPTED: "interrupted",

@@ -46,6 +46,7 @@ def _configure(highs: Any, settings: Settings) -> None:
         "random_seed": settings.seed,
         "mip_rel_gap": settings.gap,
         "time_limit": settings.max_run_time,
+        "mip_max_nodes": settings.nodes,
     }
     for name, value in options.items():
         highs.setOptionValue(name, value)
@@ -86,6 +87,7 @@ def _answer(highs: Any, matrices: Matrices, settings: Settings, watch: Watch) ->
     ended: dict[Any, Ended] = {
         HighsModelStatus.kOptimal: "optimal",
         HighsModelStatus.kTimeLimit: "time",
+        HighsModelStatus.kSolutionLimit: "nodes",
         HighsModelStatus.kInfeasible: "infeasible",
     }
     if status not in ended and watch.ended is None:

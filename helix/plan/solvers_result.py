@@ -14,8 +14,9 @@ import msgspec
 from common.errors import InputError
 from helix.plan.solvers_matrix import Floats
 
-Ended = Literal["optimal", "time", "threshold", "near bound", "interrupted", "infeasible"]
+Ended = Literal["optimal", "time", "nodes", "threshold", "near bound", "interrupted", "infeasible"]
 
+MANY = 2**31 - 1  # nodes of a tree that are no limit
 TRACED = 1e-3  # relative change of the bound that is worth a point of the trace
 
 
@@ -23,7 +24,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """When a solver may stop, in seconds and shares of `upper_bound`, and how it is run.
 
     As in the original: at `max_run_time`; when `threshold` of the upper bound is reached and
-    nothing better came for `early_stop_time`; when `close` of the upper bound is reached.
+    nothing better came for `early_stop_time`; when `close` of the upper bound is reached. And after
+    `nodes` of the tree: the same on every machine, which a time is not.
     """
 
     max_run_time: float = math.inf
@@ -32,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     early_stop_time: float = 100.0
     close: float = 0.995
     gap: float = 1e-4  # relative, below which an answer counts as proved
+    nodes: int = MANY
     seed: int = 0
     threads: int = 1  # Gurobi's; HiGHS runs on one
 
@@ -43,8 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for field in ("threshold", "close"):
             if not 0 < getattr(self, field) <= 1:
                 raise InputError(f"solver: {field} is {getattr(self, field)}, expected in (0, 1]")
-        if not (self.seed >= 0 and self.threads >= 1 and self.gap >= 0):
-            raise InputError("solver: seed and gap are 0 or more, threads 1 or more")
+        if not (self.seed >= 0 and min(self.threads, self.nodes) >= 1 and self.gap >= 0):
+            raise InputError("solver: seed and gap are 0 or more, threads and nodes 1 or more")
 
 
 class Point(msgspec.Struct, frozen=True):
