@@ -267,7 +267,7 @@ BEYOND = tuple(f"beyond-{name}{kind}" for name in ("s1", "s2", "s3") for kind in
 DRIFT = ("drift", "drift-static")
 FULL = (
     *QUICK,
-    *("ablation-same-bert", "s2-maf1", "s3-maf1"),
+    *("ablation-same-bert", "s2-maf1", "s3-maf1", "s1-maf2"),
     *MOTIVATION,
     *ROBUST,
     *BEYOND,
