@@ -1,6 +1,7 @@
 """From an experiment's settings to models and workloads; what is costly is kept for the next."""
 
 import csv
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -199,17 +200,20 @@ def _own_requests(path: Path, names: tuple[str, ...]) -> Asked:
         if not {"arrival_s", "model"} <= {*(reader.fieldnames or ())}:
             raise InputError(f"{path}: expected columns arrival_s,model")
         for line in reader:
+            where = f"{path}: line {reader.line_num}"
             try:
-                arrivals[line["model"]].append(float(line["arrival_s"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{path}: line {reader.line_num}: {error} is no model's name or no number"
-                ) from error
+                when = float(line["arrival_s"])
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{where}: {error}, expected seconds") from error
+            if line["model"] not in arrivals:
+                raise InputError(f"{where}: no model {line['model']!r} in the experiment")
+            if not 0 <= when < math.inf:
+                raise InputError(f"{where}: arrival_s is {when:g}, expected 0 or later")
+            arrivals[line["model"]].append(when)
     times = tuple(np.sort(np.array(arrivals[name], np.float64)) for name in names)
     ends = [float(t[-1]) for t in times if len(t)]
-    starts = [float(t[0]) for t in times if len(t)]
-    if not ends or min(starts) < 0:
-        raise InputError(f"{path}: expected requests with arrivals of 0 s or later")
+    if not ends:
+        raise InputError(f"{path}: no request in it")
     return Asked(times, tuple(len(t) / max(max(ends), 1e-9) for t in times))
 
 

@@ -69,11 +69,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def read(path: Path) -> Plan:
     """Return the plan of a file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
+        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path}: not a plan of ours: {error}") from error
+    groups = [group for period in plan.periods for group in period.groups]
+    if not plan.periods or any(min(group.op, group.pp) < 1 for group in groups):
+        raise InputError(f"{path}: expected one or more periods, and op and pp of 1 or more")
+    return plan
 
 
 def write(plan: Plan, path: Path) -> None:

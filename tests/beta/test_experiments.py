@@ -11,6 +11,7 @@ from beta.answer import answer
 from beta.claiming import comparisons, load_claims
 from beta.experiments import named
 from beta.inputs.load import load
+from beta.plan import plans
 from beta.spread import spread, spread_on_ray
 from beta.sweeps import SUITES, SWEEPS, Case, grids, points, suite_cases
 from common.errors import InputError
@@ -108,10 +109,38 @@ def test_ones_own_requests_are_read(tmp_path: Path):
     assert loaded.test.arrival.tolist() == [1, 2, 5]
     assert loaded.test.model.tolist() == [3, 3, 8]
     assert loaded.models[3].rate == pytest.approx(2 / 5)
-    log.write_text("arrival_s,model\n5,who\n")
-    other = msgspec.structs.replace(traffic, duration_s=7.0)
-    with pytest.raises(InputError, match="who"):
-        load(msgspec.structs.replace(small, traffic=other))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("5,who", "line 3: no model 'who'"),
+        ("nan,bert-1.3b-0", "line 3: arrival_s is nan"),
+        ("-1,bert-1.3b-0", "line 3: arrival_s is -1"),
+        ("soon,bert-1.3b-0", "line 3: .*'soon', expected seconds"),
+        ("5", "line 3: no model None"),
+    ],
+)
+def test_mistakes_in_ones_own_requests_are_named(tmp_path: Path, row: str, message: str):
+    log = tmp_path / "log.csv"
+    log.write_text(f"arrival_s,model\n1,bert-1.3b-0\n{row}\n")
+    small = named()["small"]
+    traffic = msgspec.structs.replace(small.traffic, source="requests", path=str(log))
+    with pytest.raises(InputError, match=message):
+        load(msgspec.structs.replace(small, traffic=traffic))
+
+
+@pytest.mark.parametrize(
+    "periods", ["[]", '[{"start_s":0,"groups":[{"first_device":0,"op":0,"pp":1,"models":[]}]}]']
+)
+def test_plans_without_periods_or_degrees_are_refused(tmp_path: Path, periods: str):
+    path = tmp_path / "plan.json"
+    path.write_text(
+        '{"experiment":"e","method":"m","devices":1,"memory_gib":1,"models":[],"attainment":1,'
+        f'"periods":{periods}}}'
+    )
+    with pytest.raises(InputError, match="op and pp of 1 or more"):
+        plans.read(path)
 
 
 def test_traffic_may_jump_between_rates():
