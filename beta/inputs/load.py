@@ -195,7 +195,7 @@ def _own_requests(path: Path, names: tuple[str, ...]) -> Asked:
     arrivals: dict[str, list[float]] = {name: [] for name in names}
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a CSV with columns arrival_s,model")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
         if not {"arrival_s", "model"} <= {*(reader.fieldnames or ())}:
             raise InputError(f"{path}: expected columns arrival_s,model")

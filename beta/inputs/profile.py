@@ -89,7 +89,7 @@ def read_profiles(path: Path = SHIPPED) -> dict[str, Profile]:
     """Return the profiles of a file of our format by model name, in order of first appearance."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a CSV with columns {', '.join(_COLUMNS)}")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(line for line in file if not line.startswith("#"))
         missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
         if missing:

@@ -102,11 +102,12 @@ def described(shape: Shape) -> Shape:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         vocabulary, longest = config["vocab_size"], config.get("max_position_embeddings")
-    except (OSError, ValueError, KeyError) as error:
+        sizes = int(vocabulary), min(shape.sequence, int(longest or shape.sequence))
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{path}: no configuration of a sequence classifier: {error}") from error
     return msgspec.structs.replace(
         shape,
-        vocabulary=vocabulary,
-        sequence=min(shape.sequence, longest or shape.sequence),
+        vocabulary=sizes[0],
+        sequence=sizes[1],
         folder=str(Path(shape.folder).resolve()),
     )

@@ -128,7 +128,10 @@ def read_bert(folder: Path) -> Bert | None:
     if config.get("model_type") != "bert":
         return None
     labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))
-    bert = msgspec.convert({**config, "num_labels": labels}, Bert, strict=False)
+    try:
+        bert = msgspec.convert({**config, "num_labels": labels}, Bert, strict=False)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: no configuration of a BERT classifier: {error}") from error
     if bert.hidden_act not in ACTIVATIONS:
         raise InputError(f"{path}: hidden_act {bert.hidden_act!r}, expected one of {ACTIVATIONS}")
     return bert

@@ -70,6 +70,13 @@ def test_mistakes_in_a_profile_are_named(tmp_path: Path, text: str, message: str
         read_profiles(tmp_path / "p.csv")
 
 
+def test_files_of_another_kind_are_no_profiles(tmp_path: Path):
+    (tmp_path / "p").write_bytes(bytes(range(128, 256)))
+    for read in (read_profiles, read_original_tsv):
+        with pytest.raises(InputError, match="no column"):
+            read(tmp_path / "p")
+
+
 def test_original_tsv_keeps_the_faster_of_two_lines(tmp_path: Path):
     line = "m\t1\t1\t1\t1\t2\t0.3\t[10, 12]\t[15, 20]\t[{}, 0.1]\n"
     (tmp_path / "p.tsv").write_text(TSV + line.format(0.2) + line.format(0.15) + line.format(0.3))

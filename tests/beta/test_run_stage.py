@@ -12,7 +12,7 @@ from beta.run.deploy import described
 from beta.run.reference import TOLERANCE, Reference
 from beta.run.stage import Shard, make_stage
 from beta.run.timing import Task, time_stages
-from beta.run.weights import RandomWeights, bert_of
+from beta.run.weights import RandomWeights, bert_of, read_bert
 from beta.run.worker import tokens_of
 from common.errors import InputError
 
@@ -98,6 +98,21 @@ def test_other_architectures_come_as_a_whole(tmp_path: Path):
     assert served(shape, 0, 1, 1, [1, 2, 3]) == pytest.approx(expect, abs=TOLERANCE)
     with pytest.raises(InputError, match="only BERT can be split"):
         make_stage(shape, 0, Shard(0, 2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "no configuration of a sequence classifier"),
+        ("[]", "no configuration of a sequence classifier"),
+        ('{"vocab_size": "many"}', "no configuration of a sequence classifier"),
+        ('{"model_type": "bert", "vocab_size": 9}', "no configuration of a BERT classifier"),
+    ],
+)
+def test_folders_without_a_usable_configuration_are_named(tmp_path: Path, text: str, message: str):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=rf"config\.json: {message}"):
+        read_bert(Path(described(Shape(folder=str(tmp_path))).folder))
 
 
 @pytest.mark.parametrize(
