@@ -17,6 +17,14 @@ from common.errors import InputError
 STORE_BYTES = 100 * 2**20
 """Of Ray's object store: requests and answers are small, activations do not go through it."""
 START_S = 600.0
+PATIENT = {
+    "prestart_worker_first_driver": False,
+    "worker_register_timeout_seconds": int(START_S),
+    "health_check_failure_threshold": 60,
+}
+"""Of a Ray started here: no workers that wait for work, as every process is an actor; and what is
+slow to start or to answer, on a machine that does other work, is not taken for dead (60 and 5 in
+Ray's own settings). Processes that really die are noticed at once, by their connection."""
 
 
 class Service(NamedTuple):
@@ -61,8 +69,7 @@ def _start_ray(address: str, devices: int) -> None:
 def _start_local(devices: int) -> None:
     """Start Ray here; on a machine that is kept from it by other work, try a second time.
 
-    As many logical CPUs as devices, however many cores there are; and no workers that wait for
-    work: every process here is an actor.
+    As many logical CPUs as devices, however many cores there are.
     """
     for attempt in (1, 2):
         try:
@@ -72,7 +79,7 @@ def _start_local(devices: int) -> None:
                 object_store_memory=STORE_BYTES,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _system_config={"prestart_worker_first_driver": False},
+                _system_config=PATIENT,
             )
         except Exception as error:  # Ray gives up after 30 s with a plain Exception
             ray.shutdown()
