@@ -59,6 +59,8 @@ def test_layouts_that_are_none_are_refused(layout: str) -> None:
     [
         ("--context-parallel-size 2", "has no counterpart"),
         ("--num-experts 8", "has no counterpart"),
+        ("--swiglu", "--swiglu has no counterpart"),
+        ("--normalization RMSNorm", "RMSNorm has no counterpart"),
         ("--global-batch-size 5 --micro-batch-size 2", "no multiple"),
         ("--hidden-size wide", "expected a whole number"),
         ("--lr fast", "expected a number"),

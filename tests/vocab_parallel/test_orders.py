@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,6 @@ from vocab_parallel.plan.passes import Pass, Schedule
 from vocab_parallel.plan.play import play
 from vocab_parallel.plan.sharded import sharded
 from vocab_parallel.plan.states import rank_states
-from vocab_parallel.plan.v_half import v_half
 
 GOLDEN = Path(__file__).parents[1] / "golden/vocab_parallel"
 
@@ -195,20 +195,21 @@ def test_collectives_in_another_order_are_found() -> None:
 
 
 def test_a_schedule_that_holds_too_much_is_found() -> None:
-    schedule = v_half(2, 8)
-    program = sorted(schedule.programs[1], key=lambda item: item.kind != "F")
-    faults = find_faults(msg_replace(schedule, program))
-    assert faults
+    schedule = sharded(3, 8, 1)
+    program = [*schedule.programs[0]]
+    early = program.pop(program.index(Pass("F", 4)))
+    program.insert(program.index(Pass("B", 0)), early)
+    faults = find_faults(broken(schedule, 0, program))
+    assert faults == ("rank 0 holds 5 micro-batches, vocab-2 promises 4",)
 
 
-def msg_replace(schedule: Schedule, program: list[Pass]) -> Schedule:
-    return Schedule(
-        method=schedule.method,
-        ranks=schedule.ranks,
-        batches=schedule.batches,
-        chunks=2,
-        programs=(schedule.programs[0], tuple(program)),
-    )
+def test_interlaced_ranks_stay_together_from_s_to_t() -> None:
+    schedule = interlaced(2, 6)
+    program = [item for item in schedule.programs[1] if item != Pass("B", 2)]
+    program.insert(program.index(Pass("T", 3)), Pass("B", 2))
+    programs = schedule.programs[0], tuple(program)
+    (fault,) = find_faults(msgspec.structs.replace(schedule, programs=programs))
+    assert fault.startswith("rank 1 runs B2 between S3 and its T")
 
 
 def test_redis_keeps_the_layers_that_the_artifact_keeps() -> None:

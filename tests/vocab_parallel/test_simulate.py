@@ -17,7 +17,7 @@ from vocab_parallel.inputs.machine import Machine, at_sequence, known_machines, 
 from vocab_parallel.inputs.model import Model, iteration_flops, output_in_layers
 from vocab_parallel.inputs.published import PublishedRow, is_outlier, published
 from vocab_parallel.plan.methods import METHODS
-from vocab_parallel.plan.plans import make_plan, parameters
+from vocab_parallel.plan.plans import make_plan, parameters, read, write
 from vocab_parallel.simulate.export import events, export
 from vocab_parallel.simulate.memory import GIB, activations_over_time, allocated
 from vocab_parallel.simulate.predict import predict
@@ -225,6 +225,29 @@ def test_constants_without_sense_are_refused(change: dict[str, object], message:
     given = msgspec.structs.asdict(known_machines()["a100-paper"]) | change
     with pytest.raises(InputError, match=message):
         Machine(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("layers", (9, -1)),
+        ("layers", (8,)),
+        ("batch_size", 0),
+        ("tensor", 3),
+        ("method", "baseline"),
+        ("method", "vocab-2"),
+        ("method", "best"),
+        ("schema", "vocab-plan/9"),
+    ],
+)
+def test_a_plan_file_that_was_spoilt_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    file = tmp_path / "plan.json"
+    plan = make_plan(small(2, 4), "vocab-1")
+    write(plan, file)
+    assert read(file) == plan
+    write(msgspec.structs.replace(plan, **{field: value}), file)
+    with pytest.raises(InputError):
+        read(file)
 
 
 def test_layers_of_ones_own_are_taken_or_refused() -> None:

@@ -2,7 +2,8 @@
 
 Reads the arguments of Megatron-LM's command line from a text file (a launch script will do) and the
 layout strings of megatron-core 0.16 (`E` embedding, `t` layer, `L` loss, `|` between stages, `x*n`
-and `(x)*n` repeated). What has no counterpart here is refused, not ignored.
+and `(x)*n` repeated). What makes another model or split of it than there is here is refused, not
+ignored; dropout, of which there is none here, and what only places memory are left aside.
 """
 
 import re
@@ -20,9 +21,21 @@ _REFUSED = {
     "--virtual-pipeline-model-parallel-size": "1",
     "--num-layers-per-virtual-pipeline-stage": "",
     "--num-experts": "",
+    "--normalization": "LayerNorm",
+    "--position-embedding-type": "learned_absolute",
 }
 """Arguments that change the model or its split in ways this runtime does not, and their one value
 that does not."""
+
+_REFUSED_FLAGS = (
+    "--swiglu",
+    "--squared-relu",
+    "--group-query-attention",
+    "--multi-latent-attention",
+    "--disable-bias-linear",
+    "--fp16",
+)
+"""Flags that do so by being there."""
 
 
 def read_megatron(experiment: Experiment, path: Path) -> Experiment:
@@ -53,6 +66,9 @@ def from_arguments(experiment: Experiment, given: Mapping[str, str]) -> Experime
     for name, harmless in _REFUSED.items():
         if given.get(name, harmless) != harmless:
             raise InputError(f"{name} {given[name]} has no counterpart here; leave it out")
+    for name in _REFUSED_FLAGS:
+        if name in given:
+            raise InputError(f"{name} has no counterpart here; leave it out")
     model = msgspec.structs.replace(
         experiment.model,
         layers=_number(given, "--num-layers"),

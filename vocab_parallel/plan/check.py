@@ -4,6 +4,7 @@ The rules of Vocabulary Parallelism §4-5; they hold for any schedule, also one 
 """
 
 from collections import Counter
+from itertools import pairwise
 
 from vocab_parallel.plan.dependencies import needs
 from vocab_parallel.plan.passes import Kind, Pass, Schedule
@@ -20,7 +21,7 @@ def find_faults(schedule: Schedule) -> tuple[str, ...]:
     """
     faults = [*_incomplete(schedule), *_collective_orders(schedule)]
     if not faults:
-        faults += _stalls(schedule) or _too_many_live(schedule)
+        faults += _stalls(schedule) or _too_many_live(schedule) or _broken_meetings(schedule)
     return tuple(faults)
 
 
@@ -78,6 +79,19 @@ def _incomplete(schedule: Schedule) -> list[str]:
     if len(schedule.programs) != schedule.ranks:
         faults.append(f"{len(schedule.programs)} programs for {schedule.ranks} ranks")
     return faults
+
+
+def _broken_meetings(schedule: Schedule) -> list[str]:
+    """Return where a rank leaves a synchronous output layer: its T must follow its S at once."""
+    if not schedule.synchronous:
+        return []
+    return [
+        f"rank {rank} runs {schedule.label(after)} between {schedule.label(item)} and its T,"
+        " where all ranks stay together"
+        for rank, program in enumerate(schedule.programs)
+        for item, after in pairwise(program)
+        if item.kind == "S" and after != Pass("T", item.batch)
+    ]
 
 
 def _collective_kinds(schedule: Schedule) -> frozenset[Kind]:

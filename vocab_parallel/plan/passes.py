@@ -4,7 +4,7 @@ Vocabulary Parallelism §2.2, §4-5 (Yeung et al., MLSys 2025). The checker, the
 runtime all read this one value.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +12,9 @@ Kind = Literal["F", "B", "W", "S", "T", "IF", "IB"]
 """F, B: forward and backward of a stage's transformer layers. W: their weight gradients, where B
 does not compute them. S, T: the two passes of the sharded output layer. IF, IB: forward and
 backward of the sharded input layer."""
+
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Pass(msgspec.Struct, frozen=True, gc=False):
@@ -36,10 +39,10 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     method: str
-    ranks: int
-    batches: int
-    chunks: int = 1
-    barriers: int = 0
+    ranks: Positive
+    batches: Positive
+    chunks: Literal[1, 2] = 1
+    barriers: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
     synchronous: bool = False
     programs: tuple[tuple[Pass, ...], ...]
 

@@ -4,6 +4,7 @@ This is what `plan` writes as JSON and `simulate` and `run` read.
 """
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,7 +16,7 @@ from vocab_parallel.plan.check import find_faults
 from vocab_parallel.plan.costs import Costs
 from vocab_parallel.plan.layers import given_layers, redistributed_layers, shared_layers
 from vocab_parallel.plan.methods import find
-from vocab_parallel.plan.passes import Schedule
+from vocab_parallel.plan.passes import Positive, Schedule
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,16 +25,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `layers` has the transformer layers of every stage in pipeline order (V-Half: 2p stages).
     """
 
-    schema: str = "vocab-plan/1"
+    schema: Literal["vocab-plan/1"] = "vocab-plan/1"
     experiment: str
     method: str
     model: Model
     machine: Machine
-    batch_size: int
+    batch_size: Positive
     """Sequences per micro-batch."""
-    layers: tuple[int, ...]
+    layers: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
     schedule: Schedule
-    tensor: int = 1
+    tensor: Positive = 1
     """Ranks that share every pipeline position (tensor parallelism)."""
     question: str = ""
     """Identifies the experiment and method that this plan answers."""
@@ -117,6 +118,12 @@ def check(plan: Plan, where: str = "plan") -> None:
         raise InputError(
             f"{where}: layers {list(plan.layers)}, expected {plan.schedule.stages} stages that"
             f" hold {plan.model.layers} layers"
+        )
+    _check_tensor(plan.model, plan.tensor)
+    output, barriers = find(plan.method).output, plan.schedule.barriers
+    if output != {0: "whole", 1: "vocab-2"}.get(barriers, "vocab-1"):
+        raise InputError(
+            f"{where}: a schedule of {barriers} barriers, which is none of method {plan.method}"
         )
     faults = find_faults(plan.schedule)
     if faults:
