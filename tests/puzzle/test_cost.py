@@ -25,6 +25,8 @@ from puzzle.simulate.memory import activations, cache, flying, states
 from puzzle.simulate.predict import predict
 from puzzle.simulate.timeline import inference_timeline, least_training, training_timeline
 
+pytestmark = pytest.mark.timeout(600)
+
 ORION = known_clusters()["orion"]
 
 
