@@ -28,8 +28,8 @@ from puzzle.simulate.predict import Predicted, fused_time, predict
 from puzzle.simulate.timeline import least_training
 
 GIB = 2**30
-MICRO_BATCHES = (1, 2, 4, 8)
-DECODE = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+MICRO_MOST, DECODE_MOST = 8, 256
+"""Largest micro-batches that are tried, of training and of decoding."""
 SHOWN = 8
 FUSED_AT_MOST = 2048
 """Largest stages x micro-batches for which a fused order is sought (half a second each)."""
@@ -188,10 +188,8 @@ def _fitting(
         if experiment.work.batch % layout.data:
             continue
         free = capacity - states(actor, critic, layout, fused=fused)
-        for size in MICRO_BATCHES:
+        for size in divisors(experiment.work.local(layout.data), MICRO_MOST):
             work = msgspec.structs.replace(experiment.work, micro_batch=size)
-            if work.local(layout.data) % size:
-                continue
             if flying(actor, critic, layout, work, fused=fused) <= free:
                 yield layout, work
 
@@ -204,18 +202,19 @@ def _generations(experiment: Experiment) -> list[Option]:
         work = experiment.work
         if work.batch % layout.data or cache(actor, layout, work) > machines.memory_gib * GIB:
             continue
-        for size in DECODE:
-            if work.local(layout.data) % size:
-                continue
-            prefill = min(size, work.prefill_micro_batch)
-            if size % prefill:
-                continue
+        for size in divisors(work.local(layout.data), DECODE_MOST):
+            prefill = divisors(size, work.prefill_micro_batch)[-1]
             cut = msgspec.structs.replace(
                 work, decode_micro_batch=size, prefill_micro_batch=prefill
             )
             seconds = generation_time(actor, layout, cut, machines.constants)
             found.append(Option(seconds, layout, cut))
     return sorted(found, key=lambda option: option.seconds)
+
+
+def divisors(count: int, most: int) -> list[int]:
+    """Return the sizes up to `most` that cut `count` sequences without rest, smallest first."""
+    return [size for size in range(1, min(count, most) + 1) if count % size == 0]
 
 
 def _candidate(experiment: Experiment, train: Option, generate: Option) -> Candidate:

@@ -121,6 +121,8 @@ def _check_graphs(job: Job) -> None:
 def check_job(job: Job, world_size: int | None = None) -> None:
     """Raise InputError, before any rank is started, for what could not run."""
     check(job.plan)
+    if job.seed < 0:
+        raise InputError(f"--seed is {job.seed}, expected 0 or more")
     given = world_size or int(os.environ.get("WORLD_SIZE", job.plan.world))
     if given != job.plan.world:
         raise InputError(

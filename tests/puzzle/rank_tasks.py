@@ -13,11 +13,12 @@ from puzzle.plan.passes import ModelName
 from puzzle.plan.reshard import BUCKET, buckets, make_reshard_plan
 from puzzle.plan.schedules import inference
 from puzzle.plan.slices import held
+from puzzle.run.baselines import measure_switches
 from puzzle.run.decode import Decoding
 from puzzle.run.executor import Work, execute
 from puzzle.run.groups import Groups
 from puzzle.run.links import Directions
-from puzzle.run.settings import Job
+from puzzle.run.settings import Job, Moved
 from puzzle.run.stage import Stage, whole_tokens
 from puzzle.run.streams import Deferred, Streams
 from puzzle.run.switch import Switcher
@@ -98,6 +99,11 @@ def switch_all(
         expected = sum(len(buckets(each, 4, bucket)) for each in switcher.coming.values())
         found.append((same, exact and counted.messages == expected, most))
     return found
+
+
+def all_ways(rank: int, report: object, jobs: list[Job]) -> list[tuple[Moved, ...]]:
+    """Switch by the plan and by the other engines' gathers, for every job."""
+    return [measure_switches(Trainer(job, CPU, readers_of(job))) for job in jobs]
 
 
 class Outcome(NamedTuple):

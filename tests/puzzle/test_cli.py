@@ -121,6 +121,7 @@ def test_a_run_says_its_steps_and_goes_on_in_its_log(tmp_path: Path):
         ),
         (("run", "tiny-cpu-1", "--set", "running.save_to=/dev/null/x"), "cannot be made: Not a"),
         (("run", "tiny-cpu-1", "--set", "running.actor_weights=x"), "no such folder of safetensor"),
+        (("run", "tiny-cpu-1", "--seed", "-1"), "--seed is -1, expected 0 or more"),
         (("report", "large"), "no suite 'large'"),
         (("inputs", "orion-7b-7b", "--set", "actor=8b"), "actor is '8b', expected one of 7b"),
     ],

@@ -15,11 +15,19 @@ from puzzle.inputs.experiment import Choice, Experiment
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama, tensors
 from puzzle.plan.plans import make_plan
-from puzzle.plan.slices import Slice
+from puzzle.plan.slices import Slice, held_elements
+from puzzle.run.baselines import micro_replicas
 from puzzle.run.ranks import run_ranks
 from puzzle.run.settings import Job, RankError
 from puzzle.run.weights import random_weights
-from tests.puzzle.rank_tasks import PATIENCE_S, Outcome, align_jobs, all_logits, switch_all
+from tests.puzzle.rank_tasks import (
+    PATIENCE_S,
+    Outcome,
+    align_jobs,
+    all_logits,
+    all_ways,
+    switch_all,
+)
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -205,6 +213,48 @@ def fail(rank: int, report: Callable[..., None]) -> None:
     if rank == 1:
         raise ZeroDivisionError("of no use")
     time.sleep(1000)
+
+
+def test_the_other_engines_gathers_bring_the_same_weights_and_more_bytes():
+    """Specification section 6: HybridFlow gathers inside micro replicas of d_g = tp / (t_g p_g)."""
+    choices = [
+        Choice(training=layout(2, 1, 2), generation=layout(1, 1, 4)),
+        Choice(training=layout(1, 4), generation=layout(1, 2, 2)),
+        Choice(training=layout(2, 2), generation=layout(1, 2, 2)),
+        Choice(training=layout(4, 1), generation=layout(2, 2)),
+    ]
+    jobs = [job_of(choice, **SHORT) for choice in choices]
+    for job, ways in zip(jobs, run_ranks(all_ways, 4, jobs)[0], strict=True):
+        found = {way.engine: way for way in ways}
+        train, generate = job.plan.choice.training, job.plan.choice.generation
+        assert ("hybridflow" in found) == (generate != layout(2, 2))
+        shards = [
+            held_elements(job.plan.actor, "actor", train, place.stage, place.slice)
+            for place in train.places()
+        ]
+        among = {
+            "deepspeed-chat": (4, -(-max(shards) // train.data)),
+            "hybridflow-v": (4 // train.data, max(shards)),
+            "hybridflow": (generate.data // train.data, max(shards)),
+        }
+        for way in ways:
+            assert way.exact, (job.plan.choice, way.engine)
+            if way.engine in among:  # shards are filled up to the largest of those that gather
+                count, size = among[way.engine]
+                assert max(way.received) == 4 * (count - 1) * size, way.engine
+                assert sum(way.received) >= sum(way.planned), way.engine
+        ours = sum(found["puzzle"].received)
+        assert found["puzzle"].received == found["puzzle"].planned
+        if "hybridflow" in found:
+            assert ours <= sum(found["hybridflow"].received)
+        assert ours < sum(found["deepspeed-chat"].received), (train, generate)
+
+
+def test_stages_that_do_not_lie_inside_stages_are_no_micro_replicas():
+    assert micro_replicas(layout(4, 1), layout(2, 1, 2), 8) == [[0, 1], [2, 3]]
+    assert micro_replicas(layout(4, 1), layout(2, 1, 2), 10) == []  # 3 3 2 2 and 5 5
+    assert micro_replicas(layout(1, 4, 2), layout(1, 2, 4), 4) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert micro_replicas(layout(4, 1), layout(2, 2), 8) == []
 
 
 def stays(rank: int, report: object) -> int:
