@@ -15,6 +15,7 @@ import msgspec
 
 from common import provenance
 from common.case import case_id
+from common.errors import InputError
 from common.log import progress
 from common.record import Axis, Metric, Origin, Record, RecordFile
 from helix.experiments import SUITES, Verb, named
@@ -24,6 +25,7 @@ from helix.plan.plans import Plan
 
 if TYPE_CHECKING:
     from helix.simulate.metrics import Outcome
+    from helix.simulate.system import Floats
 
 log = logging.getLogger("helix")
 
@@ -193,14 +195,7 @@ def simulated(experiment: Experiment, plan: Plan, seed: int) -> Done:
 
     outcomes = serve(plan, experiment, seed).outcomes
     rate, prompt_s, decode_s = pooled(list(outcomes.values()))
-    metrics = [Metric(name="decode.throughput", value=rate, unit="token/s")]
-    for phase, latencies in (("prompt", prompt_s), ("decode", decode_s)):
-        metrics += [
-            Metric(name=f"{phase}.{name}", value=value, unit="s")
-            for name, value in zip(PERCENTILES, percentiles(latencies), strict=True)
-        ]
-        mean = float(latencies.mean()) if len(latencies) else float("nan")
-        metrics.append(Metric(name=f"{phase}.mean", value=mean, unit="s"))
+    metrics = figures("", (rate, prompt_s, decode_s))
     metrics += [
         Metric(name="plan.flow", value=plan.flow, unit="token/s"),
         Metric(name="events", value=sum(o.events for o in outcomes.values()), unit="1"),
@@ -218,6 +213,29 @@ def simulated(experiment: Experiment, plan: Plan, seed: int) -> Done:
     return Done(tuple(metrics), plan, (), summary, outcomes)
 
 
+def figures(before: str, pooled: "tuple[float, Floats, Floats]") -> list[Metric]:
+    """Return throughput and latencies as metrics; a phase that nothing finished has none."""
+    from helix.simulate.metrics import percentiles
+
+    rate, prompt_s, decode_s = pooled
+    found = [Metric(name=f"{before}decode.throughput", value=rate, unit="token/s")]
+    for phase, seconds in (("prompt", prompt_s), ("decode", decode_s)):
+        if not len(seconds):
+            log.warning(
+                "no %s%s ended in the time that counts; raise workload.duration_s or ask less of"
+                " the machines",
+                before.replace(".", " "),
+                phase,
+            )
+            continue
+        names, values = (*PERCENTILES, "mean"), (*percentiles(seconds), float(seconds.mean()))
+        found += [
+            Metric(name=f"{before}{phase}.{name}", value=value, unit="s")
+            for name, value in zip(names, values, strict=True)
+        ]
+    return found
+
+
 def do(
     verb: Verb,
     experiment: Experiment,
@@ -228,6 +246,8 @@ def do(
     given: Path | None = None,
 ) -> tuple[Record, Done]:
     """Do a case, append its record and return both."""
+    if seed < 0:
+        raise InputError(f"--seed is {seed}, expected 0 or more")
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     if verb == "run":
         from helix.run.deploy import model_config

@@ -60,7 +60,7 @@ def latency_table(record: Record) -> Table:
     table = Table("", *PERCENTILES, "mean")
     for phase in ("prompt", "decode"):
         names = (*PERCENTILES, "mean")
-        table.add_row(f"{phase}, s", *(f"{values[f'{phase}.{name}']:.3f}" for name in names))
+        table.add_row(f"{phase}, s", *(_short(values.get(f"{phase}.{name}")) for name in names))
     return table
 
 
@@ -71,8 +71,12 @@ def sweep_table(experiment: Experiment, found: "Sequence[tuple[Point, Record]]")
     table = Table(*experiment.sweep, *columns)
     for point, record in found:
         values = {metric.name: metric.value for metric in record.metrics}
-        table.add_row(*map(str, point.values.values()), *(f"{values[n]:.3f}" for n in shown))
+        table.add_row(*map(str, point.values.values()), *(_short(values.get(n)) for n in shown))
     return table
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def machine_table(done: Done) -> Table:

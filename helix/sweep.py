@@ -61,7 +61,10 @@ def points(experiment: Experiment, seed: int) -> list[Point]:
         fields = [f"{k}={_toml(v)}" for k, v in chosen.items() if k != SEED]
         name = experiment.name
         one = resolve(name, {name: experiment}, Experiment, ["sweep={}", *fields])
-        found.append(Point(chosen, one, int(chosen.get(SEED, seed))))
+        own = chosen.get(SEED, seed)
+        if type(own) is not int or own < 0:
+            raise InputError(f"sweep: seed is {own!r}, expected whole numbers of 0 or more")
+        found.append(Point(chosen, one, own))
     return found
 
 

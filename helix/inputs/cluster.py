@@ -66,6 +66,13 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
                 raise InputError(f"{where}: latency is {link.latency}, expected 0 or more")
             seen.add((link.tail, link.head))
 
+    def on_a_way(self) -> set[int]:
+        """Return the indices of machines that links lead to from the coordinator and on to it."""
+        onward = {(link.tail, link.head) for link in self.links}
+        back = {(head, tail) for tail, head in onward}
+        both = _reached(SOURCE, onward) & _reached(SINK, back)
+        return {place - FIRST for place in both - {SOURCE, SINK}}
+
     def kind_counts(self) -> dict[str, int]:
         """Return how many machines of each kind there are."""
         return dict(Counter(node.kind for node in self.nodes))
@@ -85,6 +92,14 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
         )
         nodes = tuple(self.nodes[i] for i in indices)
         return msgspec.structs.replace(self, nodes=nodes, links=links)
+
+
+def _reached(start: int, steps: set[tuple[int, int]]) -> set[int]:
+    reached, before = {start}, set[int]()
+    while reached != before:
+        before = reached
+        reached = before | {head for tail, head in steps if tail in before}
+    return reached
 
 
 def place_name(place: int) -> str:

@@ -183,10 +183,10 @@ class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 raise InputError(f"workload.initial {name} is {value}, expected 1 or more")
         if not 0 <= self.timeline_s < math.inf:
             raise InputError(f"workload.timeline_s is {self.timeline_s}, expected 0 or more")
-        if not self.duration_s > 0 or not self.warm_up_s >= 0:
+        if not (0 < self.duration_s < math.inf and 0 <= self.warm_up_s < math.inf):
             raise InputError(
                 f"workload: duration_s {self.duration_s} and warm_up_s {self.warm_up_s}, expected"
-                " above 0 and not below 0"
+                " above 0 and 0 or more, both finite"
             )
 
 

@@ -86,11 +86,19 @@ def ask(experiment: Experiment) -> Question:
     """Return the experiment's question; raise `InputError` if the model cannot be held."""
     cluster, model = experiment.cluster.load(), experiment.model.load()
     profiles = experiment.load_profiles(cluster)
-    most = sum(profiles[node.kind].max_layers for node in cluster.nodes)
-    if most < model.layers:
+    on_a_way = cluster.on_a_way()
+    if not on_a_way:
         raise InputError(
-            f"the machines hold {most} layers together, but the model has {model.layers}; add"
-            " machines or serve a smaller model"
+            "cluster: no links lead from the coordinator over a machine and back to it; give some"
+            " of them more than 0 Gbit/s"
+        )
+    most = sum(profiles[cluster.nodes[i].kind].max_layers for i in on_a_way)
+    if most < model.layers:
+        apart = len(cluster.nodes) - len(on_a_way)
+        aside = f" ({apart} machines have no links to and from it)" if apart else ""
+        raise InputError(
+            f"the machines hold {most} layers together{aside}, but the model has {model.layers};"
+            " add machines or links, or serve a smaller model"
         )
     speed = throughput(model, profiles, cluster.kind_counts())
     shipped = experiment.cluster.named

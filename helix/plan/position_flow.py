@@ -7,7 +7,6 @@ smaller and tighter than the MILP of the paper (no big constants), and often sol
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,6 +17,8 @@ from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster
 from helix.inputs.model import Model
 from helix.plan.bounds import capped_compute_bound
+from helix.plan.flow import Flow
+from helix.plan.flow_graph import placement_flow
 from helix.plan.pipelines import best_chain
 from helix.plan.placement import UNUSED, Placement, by_ends, wired
 from helix.plan.solvers import SolverName, solve
@@ -84,7 +85,9 @@ def position_flow(
     table = {kind: speed.rates(kind) for kind in counts}
     held, matrices = position_matrices(table, counts, model.layers, cap)
     intervals = start.intervals if start else best_chain(rates, model.layers)[1]
-    begin = aggregated(cluster, held, intervals, matrices.variables)
+    known = wired(model.layers, intervals, cluster.links)
+    flow = placement_flow(cluster, model, known, speed)
+    begin = aggregated(cluster, held, known, flow)
     solved = solve(matrices, settings, solver=solver, start=begin)
     if solved.x is None:
         raise InputError(f"position-flow: nothing found in {solved.seconds:.1f} s; allow more time")
@@ -124,14 +127,21 @@ def position_matrices(
     return held, b.matrices()
 
 
-def aggregated(
-    cluster: Cluster, held: Sequence[Held], intervals: Sequence[tuple[int, int]], variables: int
-) -> Floats:
-    """Return a start for the solver: the counts of a placement, its flows unknown (NaN)."""
-    pairs = zip(cluster.nodes, intervals, strict=True)
-    counts = Counter(Held(node.kind, start, end - start) for node, (start, end) in pairs)
-    x = np.full(variables, np.nan)
-    x[: len(held)] = [counts[h] for h in held]
+def aggregated(cluster: Cluster, held: Sequence[Held], placement: Placement, flow: Flow) -> Floats:
+    """Return a placement and its flow as a start for the solver, whole: so it is never lost."""
+    numbers = {h: number for number, h in enumerate(held)}
+    x = np.zeros(2 * len(held) + 1)
+    mine = [
+        numbers.get(Held(node.kind, start, end - start), -1)
+        for node, (start, end) in zip(cluster.nodes, placement.intervals, strict=True)
+    ]
+    for number in mine:
+        if number >= 0:  # the others are unused
+            x[number] += 1
+    for link, passed in zip(placement.links, flow.links, strict=True):
+        if link.head != SINK:
+            x[len(held) + mine[link.head - FIRST]] += passed
+    x[-1] = flow.value
     return x
 
 

@@ -6,12 +6,17 @@ enough for the problem; the licence that comes with its Python package is not fo
 
 from typing import Literal
 
+import msgspec
+import numpy as np
+
 from helix.plan.solvers_gurobi import gurobi_licence, solve_gurobi
 from helix.plan.solvers_highs import solve_highs
 from helix.plan.solvers_matrix import Floats, Matrices
 from helix.plan.solvers_result import Settings, Solved
 
 SolverName = Literal["highs", "gurobi", "auto"]
+
+FEASIBLE = 1e-6  # by how much a row may be missed, as the solvers have it
 
 
 def solve(
@@ -23,11 +28,18 @@ def solve(
 ) -> Solved:
     """Maximise; at a limit or on Ctrl-C the best found so far is the answer.
 
-    `start` is a known solution; where it is NaN the solver completes it. Raises InputError if
-    Gurobi is asked for and has no licence for a problem of this size.
+    `start` is a known solution; where it is NaN the solver completes it. A whole one is the answer
+    where time is up before the solver has looked at it. Raises InputError if Gurobi is asked for
+    and has no licence for a problem of this size.
     """
     settings = settings or Settings()
     if solver == "auto":
         solver = "highs" if gurobi_licence().refusal(matrices) else "gurobi"
     run = {"highs": solve_highs, "gurobi": solve_gurobi}[solver]
-    return run(matrices, settings, start)
+    solved = run(matrices, settings, start)
+    if solved.x is not None or start is None or np.isnan(start).any():
+        return solved
+    if solved.ended == "infeasible" or matrices.violation(start) > FEASIBLE:
+        return solved
+    value = float(matrices.costs @ start)
+    return msgspec.structs.replace(solved, x=start, objective=value, bound=max(solved.bound, value))

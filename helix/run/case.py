@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from common.record import Metric
-from helix.cases import PERCENTILES, Done, Folder
+from helix.cases import Done, Folder, figures
 from helix.inputs.experiment import Experiment
 from helix.plan.plans import Plan
 from helix.run.drive import Measured
@@ -33,9 +33,10 @@ def serve(experiment: Experiment, plan: Plan, folder: Folder, seed: int) -> Done
     )
     outcomes = simulate(plan, experiment, seed).outcomes
     simulated = pooled(list(outcomes.values()))
-    metrics += [*_figures("", measured), *_figures("simulated.", simulated)]
+    metrics += [*figures("", measured), *figures("simulated.", simulated)]
     ratio = measured[0] / simulated[0] if simulated[0] else float("nan")
-    metrics.append(Metric(name="measured.to.simulated", value=ratio, unit="1"))
+    if simulated[0]:
+        metrics.append(Metric(name="measured.to.simulated", value=ratio, unit="1"))
     metrics += _load(ran, parts)
     for name in ran.measured if len(parts) > 1 else ():
         rates = (ran.measured[name].decode_tokens_per_s, outcomes[name].decode_tokens_per_s)
@@ -54,19 +55,6 @@ def serve(experiment: Experiment, plan: Plan, folder: Folder, seed: int) -> Done
 
 def _together(parts: list[Any]) -> Any:
     return np.sort(np.concatenate(parts))
-
-
-def _figures(before: str, figures: tuple[float, Any, Any]) -> list[Metric]:
-    rate, prompt_s, decode_s = figures
-    found = [Metric(name=f"{before}decode.throughput", value=rate, unit="token/s")]
-    for phase, seconds in (("prompt", prompt_s), ("decode", decode_s)):
-        mean = float(seconds.mean()) if len(seconds) else float("nan")
-        names, values = (*PERCENTILES, "mean"), (*percentiles(seconds), mean)
-        found += [
-            Metric(name=f"{before}{phase}.{name}", value=value, unit="s")
-            for name, value in zip(names, values, strict=True)
-        ]
-    return found
 
 
 def _books(ran: Ran) -> list[Metric]:

@@ -132,8 +132,8 @@ async def answer_of(running: Running) -> list[int]:
 
 
 async def settled(serving: Serving) -> list[Any]:
-    """The workers' facts once their caches are empty, or after two seconds."""
-    for _ in range(40):
+    """The workers' facts once their caches are empty, or after long enough for a busy machine."""
+    for _ in range(600):
         facts = await serving.fleet.facts()
         if not any(f.blocks_used for f in facts):
             break

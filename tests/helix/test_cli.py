@@ -89,12 +89,23 @@ def test_the_original_placement_serves_what_the_artifact_prints(tmp_path: Path) 
     assert round(metrics(record)["decode.throughput"], 1) == 99.8
 
 
+def test_where_nothing_ends_in_time_there_are_no_latencies(tmp_path: Path) -> None:
+    short = ("--set", "workload.duration_s=0.01", "--set", "workload.warm_up_s=0")
+    done = helix("simulate", "geo-placement-petals", *short, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no prompt ended in the time that counts" in done.stderr
+    (record,) = records(tmp_path / "results/helix/own.jsonl")
+    assert metrics(record)["decode.throughput"] == 0
+    assert "prompt.p50" not in metrics(record)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("plan", "nothing"), "neither an experiment nor a TOML file"),
         (("plan", "my-cluster", "--method", "best"), "--method is 'best', expected one of"),
         (("plan", "my-cluster", "--objective", "cost"), "--objective is 'cost'"),
+        (("plan", "my-cluster", "--seed", "-1"), "--seed is -1"),
         (("plan", "my-cluster", "--set", "model.layers=many"), "model.layers"),
         (("plan", "my-cluster", "--set", "model.layers=800"), "hold"),
         (("plan", "my-cluster", "--set", "cluster.machines.0.kind=B300"), "no GPU 'B300'"),
@@ -103,13 +114,23 @@ def test_the_original_placement_serves_what_the_artifact_prints(tmp_path: Path) 
             "gbit_per_s is -1.0, expected 0 or more",
         ),
         (
+            ("plan", "my-cluster", "--set", "cluster.default_link={gbit_per_s=0}", "--set",
+             "cluster.links=[]"),
+            "no links lead from the coordinator over a machine and back",
+        ),
+        (
+            ("plan", "my-cluster", "--set", "cluster.links.0.gbit_per_s=0", "--set",
+             "cluster.links.1.gbit_per_s=0"),
+            "(8 machines have no links to and from it)",
+        ),
+        (
             ("plan", "my-cluster", "--method", "petals", "--set",
-             "cluster.default_link={gbit_per_s=0}", "--set", "cluster.links=[]"),
+             "cluster.default_link={gbit_per_s=0}"),
             "no work can pass from the coordinator",
         ),
         (
-            ("plan", "my-cluster", *SMALL, "--set", "cluster.default_link={gbit_per_s=0}", "--set",
-             "cluster.links=[]"),
+            ("plan", "my-cluster", "--set", "search.objective=flow", "--set", "search.chains=1",
+             "--set", "search.evaluations=1", "--set", "cluster.default_link={gbit_per_s=0}"),
             "the search found no placement that work can pass through",
         ),
         (("plan", "my-cluster", "--set", "cluster.links.0.between=['us','mars']"), "no end 'mars'"),
@@ -118,6 +139,9 @@ def test_the_original_placement_serves_what_the_artifact_prints(tmp_path: Path) 
         (("plan", "single-llama70b-search-offline", "--set", "search.chains=0"), "search.chains"),
         (("simulate", "my-cluster", "--plan", "no.json"), "no.json"),
         (("simulate", "geo-placement-swarm", "--set", "sweep.seed=[]"), "has no values"),
+        (("simulate", "geo-placement-swarm", "--set", "sweep.seed=[-1]"), "seed is -1"),
+        (("simulate", "geo-placement-swarm", "--set", "sweep.seed=[1.5]"), "seed is 1.5"),
+        (("simulate", "my-cluster", "--set", "workload.duration_s=inf"), "duration_s inf"),
         (
             ("simulate", "geo-placement-swarm", "--set", "sweep.seed=[0]", "--ray",
              "127.0.0.1:9"),
