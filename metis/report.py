@@ -1,5 +1,6 @@
 """From records to Metis' section of the report: tables, figures, claims."""
 
+import logging
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -13,6 +14,8 @@ from metis import figures, tables
 from metis.cases import ARTIFACT, OWN, Folder
 from metis.claiming import load_claims, reductions
 from metis.experiments import SUITES
+
+log = logging.getLogger("metis")
 
 INTRO = (
     "Metis searches the parallel training plan (data, tensor and pipeline degrees, layer split)"
@@ -46,7 +49,16 @@ def write_report(folder: Folder, suite: str | None) -> bool:
         if name in SUITES
         for verdict in check(claims, [*found, *reductions(found)], name)
     ]
-    write_section(folder.out, _section(folder, _richest(records), verdicts))
+    shown = _richest(records)
+    machines = sorted({record.provenance.partition("-")[0] for record in shown})
+    if len(machines) > 1:
+        log.warning(
+            "records of %d machines stand together (%s): their times are not comparable; take a"
+            " folder of its own (--out) for each machine",
+            len(machines),
+            ", ".join(machines),
+        )
+    write_section(folder.out, _section(folder, shown, verdicts))
     page = render(folder.out)
     if verdicts:
         Console().print(claims_table(verdicts))
