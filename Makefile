@@ -33,6 +33,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+MAKEFLAGS += --keep-going # a claim that fails in one artifact stops no other's suite
 .NOTPARALLEL: # timings are results here, and two pips would share one .venv
 
 ARTIFACTS := helix metis beta puzzle vocab

@@ -73,15 +73,15 @@ class RecordFile(msgspec.Struct, frozen=True):
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """Return the file's lines as `kind`; a cut last one is set aside, which mends the file."""
+    """Return the file's objects as `kind`; a cut last one is set aside, which mends the file."""
     content = path.read_bytes() if path.exists() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    if cut := content[len(whole) :]:
-        append_line(Path(f"{path}.damaged"), cut)
-        os.truncate(path, len(whole))
+    lines, end, cut = content.rpartition(b"}\n")
+    if cut and (cut.startswith(b"{") or not cut.endswith(b"\n")):
+        append_line(Path(f"{path}.damaged"), cut.removesuffix(b"\n"))
+        os.truncate(path, len(content := lines + end))
         logging.getLogger(__name__).warning("a cut line was moved to %s.damaged", path)
     try:
-        return msgspec.json.Decoder(kind).decode_lines(whole)
+        return msgspec.json.Decoder(kind).decode_lines(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not lines of ours: {error}") from error
 

@@ -307,7 +307,7 @@ def axes(verb: Verb, experiment: Experiment, method: Method) -> dict[str, Axis]:
     return {"verb": verb, "method": method, "mode": experiment.search.mode}
 
 
-def config_of(verb: Verb, experiment: Experiment, method: Method, seed: int) -> dict[str, Any]:
+def config_of(verb: str, experiment: Experiment, method: str, seed: int) -> dict[str, Any]:
     """Return the whole configuration of a case."""
     return {
         "verb": verb,

@@ -102,7 +102,7 @@ def pipelines(folder: Folder, records: Sequence[Record]) -> list[Figure]:
     """Return the pipeline pictures that simulations have drawn."""
     drawn = []
     for record in records:
-        if record.case["verb"] != "simulate":
+        if record.case["verb"] != "simulate" or record.status != "ok":
             continue
         name = f"{record.experiment}.{record.case['method']}.pipeline"
         if not folder.figure(name).with_name(f"{name}.svg").is_file():

@@ -1,18 +1,23 @@
 """From records to Metis' section of the report: tables, figures, claims."""
 
+import logging
 from collections.abc import Sequence
 
+import msgspec
 from rich.console import Console
 
+from common.case import case_id
 from common.claims import Verdict, all_hold, check
 from common.claims import table as claims_table
 from common.errors import InputError
 from common.page import Figure, Section, render, write_section
 from common.record import Record, latest
 from metis import figures, tables
-from metis.cases import ARTIFACT, OWN, Folder
+from metis.cases import ARTIFACT, OWN, Folder, config_of
 from metis.claiming import load_claims, reductions
-from metis.experiments import SUITES
+from metis.experiments import SUITES, named
+
+log = logging.getLogger("metis")
 
 INTRO = (
     "Metis searches the parallel training plan (data, tensor and pipeline degrees, layer split)"
@@ -46,7 +51,16 @@ def write_report(folder: Folder, suite: str | None) -> bool:
         if name in SUITES
         for verdict in check(claims, [*found, *reductions(found)], name)
     ]
-    write_section(folder.out, _section(folder, _richest(records), verdicts))
+    shown = _richest(records)
+    machines = sorted({record.provenance.partition("-")[0] for record in shown})
+    if len(machines) > 1:
+        log.warning(
+            "records of %d machines stand together (%s): their times are not comparable; take a"
+            " folder of its own (--out) for each machine",
+            len(machines),
+            ", ".join(machines),
+        )
+    write_section(folder.out, _section(folder, shown, verdicts))
     page = render(folder.out)
     if verdicts:
         Console().print(claims_table(verdicts))
@@ -59,10 +73,21 @@ def _richest(records: dict[str, list[Record]]) -> list[Record]:
     """Return one record per case: the full suite's where there is one, then quick, then own."""
     chosen: dict[tuple[str, ...], Record] = {}
     for name in (OWN, "quick", "full"):
-        for record in records.get(name, []):
+        for record in map(_by_its_own_name, records.get(name, [])):
             key = (record.experiment, str(record.case["verb"]), str(record.case["method"]))
             chosen[key] = record
     return list(chosen.values())
+
+
+def _by_its_own_name(record: Record) -> Record:
+    """Return a record of a named experiment that --set has changed under a name that says so."""
+    original = named().get(record.experiment)
+    if original is None or record.suite != OWN:
+        return record
+    verb, method = str(record.case["verb"]), str(record.case["method"])
+    if record.case_id == case_id(config_of(verb, original, method, record.seed)):
+        return record
+    return msgspec.structs.replace(record, experiment=f"{record.experiment}, changed")
 
 
 def _section(folder: Folder, records: Sequence[Record], verdicts: Sequence[Verdict]) -> Section:

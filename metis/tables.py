@@ -34,7 +34,7 @@ def searched(
             find(records, f"table1-row{row.row}", "plan", policy)
             for policy in ("metis", "stratified")
         ]
-        if pair[0] and pair[1]:
+        if pair[0] and pair[1] and pair[0].status == pair[1].status == "ok":
             yield row, pair[0], pair[1]
 
 
@@ -232,6 +232,9 @@ def measured_stages(records: Sequence[Record]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for record in records:
         if record.case["verb"] != "run":
+            continue
+        if record.status != "ok":
+            rows.append((record.experiment, f"failed: {record.error}", None, None))
             continue
         loss = metric(record, "loss.first"), metric(record, "loss.last")
         rows.append(

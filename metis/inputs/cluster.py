@@ -7,6 +7,7 @@ files, `hostfile` and `clusterfile.json` (see `hostfile.py`).
 import tomllib
 from functools import cache
 from importlib import resources
+from math import inf
 
 import msgspec
 
@@ -64,7 +65,7 @@ class NodeGroup(
                     f"{where}: {field} is missing and {self.device!r} is not in the device table"
                     f" ({', '.join(sorted(known_devices()))}); write {field}"
                 )
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < inf:
                 raise InputError(f"{where}: {field} is {value}, expected a positive number")
 
     def fact(self, field: str) -> float:

@@ -1,6 +1,7 @@
 """One planning question as a value: what a named experiment holds and what a user's TOML says."""
 
 import re
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -73,7 +74,7 @@ class ProfileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if getattr(self, field) < 1:
                 raise InputError(f"profile.{field} is {getattr(self, field)}, expected 1 or more")
         for device, scale in self.time_scale.items():
-            if not scale > 0:
+            if not 0 < scale < inf:
                 raise InputError(
                     f"profile.time_scale.{device} is {scale}, expected a positive number"
                 )
@@ -121,6 +122,10 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InputError(f"search.{field} is {value}, expected 1 or more")
+        if not 0 < self.memory_fraction <= 1:
+            raise InputError(
+                f"search.memory_fraction is {self.memory_fraction}, expected above 0 and at most 1"
+            )
         for field in ("time_limit_s", "bound_time_s"):
             if not getattr(self, field) > 0:
                 raise InputError(
@@ -148,6 +153,15 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     tokens: str = ""
     """A .npy file of token ids; empty: synthetic tokens by seed."""
     timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Refuse no steps and figures that are not positive."""
+        if self.steps < 1:
+            raise InputError(f"training.steps is {self.steps}, expected 1 or more")
+        for field in ("learning_rate", "timeout_s"):
+            value = getattr(self, field)
+            if not 0 < value < inf:
+                raise InputError(f"training.{field} is {value}, expected a positive number")
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,34 +34,43 @@ def read_cluster(hostfile: Path, clusterfile: Path, *, first_digit_slots: bool =
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.match(line.strip())
-        if not match:
-            raise InputError(f"{hostfile}:{number}: found {line!r}, expected 'IP slots=N'")
+        if not match or not int(match[2]):
+            raise InputError(
+                f"{hostfile}:{number}: found {line!r}, expected 'IP slots=N', N at least 1"
+            )
         host, slots = match[1], match[2][0] if first_digit_slots else match[2]
         if host not in entries:
             raise InputError(
                 f"{hostfile}:{number}: host {host} has no entry in {clusterfile}"
                 f" (it has {', '.join(entries)})"
             )
-        entry = entries[host]
-        groups.append(
-            NodeGroup(
-                device=entry.instance_type.upper(),
-                devices=int(slots),
-                memory_gb=entry.memory,
-                intra_bandwidth=entry.intra_bandwidth,
-                inter_bandwidth=entry.inter_bandwidth,
-                host=host,
-            )
-        )
+        try:
+            groups.append(_group(host, int(slots), entries[host]))
+        except InputError as error:
+            raise InputError(f"{clusterfile}: host {host}: {error}") from error
     if not groups:
         raise InputError(f"{hostfile}: no machine in it, expected lines 'IP slots=N'")
     return Cluster(nodes=tuple(groups))
 
 
+def _group(host: str, devices: int, entry: _Entry) -> NodeGroup:
+    return NodeGroup(
+        device=entry.instance_type.upper(),
+        devices=devices,
+        memory_gb=entry.memory,
+        intra_bandwidth=entry.intra_bandwidth,
+        inter_bandwidth=entry.inter_bandwidth,
+        host=host,
+    )
+
+
 def _text(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    return path.read_text()
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file: {error}") from error
 
 
 def _read_entries(path: Path) -> dict[str, _Entry]:

@@ -152,7 +152,7 @@ def _example() -> str:
 def _read_file(path: Path, layers: int) -> LayerProfile:
     try:
         content = msgspec.json.decode(path.read_bytes(), type=ProfileFile)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
     time, memory = content.execution_time, content.execution_memory
     for field, values in (
@@ -169,6 +169,13 @@ def _read_file(path: Path, layers: int) -> LayerProfile:
             )
         if min(values) < 0:
             raise InputError(f"{path}: {field} has {min(values)}, expected no negative value")
+    if not any(time.layer_compute_total_ms):
+        raise InputError(f"{path}: execution_time.layer_compute_total_ms is all 0, expected times")
+    for field in ("forward_backward_time_ms", "optimizer_time_ms", "batch_generator_time_ms"):
+        if getattr(time, field) < 0:
+            raise InputError(
+                f"{path}: execution_time.{field} is {getattr(time, field)}, expected 0 or more"
+            )
     return LayerProfile(
         layer_ms=tuple(time.layer_compute_total_ms),
         memory_mb=tuple(memory.layer_memory_total_mb),

@@ -41,9 +41,9 @@ def min_max_split(
     """Return the contiguous split with the least maximal stage time, or None if nothing fits.
 
     `time(stage, first, end)` and `fits(stage, first, end)` must be monotone: a larger range is
-    never faster and never easier to fit. Exact: bisection to a relative 1e-9, then strict
-    descent until no better split exists. Among the two greedy fillings of the best bound, the
-    one with the smaller sum of times is returned. Boundaries start with 0 and end with `layers`.
+    never faster and never easier to fit. Exact to a relative 1e-9 (bisection). Of the two greedy
+    fillings of the best bound, the one with the smaller sum of times is returned. Boundaries start
+    with 0 and end with `layers`.
     """
     least = 0 if allow_empty else 1
     best = _fill(layers, stages, time, fits, float("inf"), least)

@@ -144,8 +144,11 @@ def _amount(problem: Problem, mbs: int, tp: int, end: int) -> float:
 def uniform_survivor(problem: Problem, plan: UniformPlan) -> RankedPlan | None:
     """Return a uniform plan in the form of the heterogeneous search, costed by its model.
 
-    None where the strategy is not valid on this cluster (a tensor group across nodes, say).
+    None where the strategy is not valid on this cluster (a tensor group across nodes, say), or
+    where its micro-batches do not add up to the global batch, which the original lets pass.
     """
+    if problem.model.global_batch % (plan.micro_batch * plan.dp):
+        return None
     model = StageModel(problem, problem.ranks(problem.node_types))
     batches = problem.model.global_batch // plan.micro_batch // plan.dp
     size = plan.dp * plan.tp

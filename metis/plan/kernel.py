@@ -1,7 +1,7 @@
 """The compiled twin of `walk.py`: chains over many layouts on flat arrays.
 
-Same arithmetic in the same order as the readable engine; `tests/metis/test_twins.py` holds the
-two equal. Runs without the interpreter lock, so layouts are shared out over threads.
+Same arithmetic in the same order as the readable engine; `tests/metis/test_search_properties.py`
+holds the two equal. Runs without the interpreter lock, so layouts are shared out over threads.
 """
 
 # numpy's stubs take elements of arrays for arrays; numba checks the types when it compiles.
@@ -20,10 +20,15 @@ from metis.plan.kernel_balance import (
     tightest,
 )
 from metis.plan.rules import Rules
-from metis.plan.tables import Floats, Ints, Tables
+from metis.plan.tables import ABSENT, Floats, Ints, Tables
 from metis.plan.walk import MAX_ATTEMPTS
 
 NO_STATE, MEMORY_STATE, FIRST_STATE = 0, 1, 2
+
+STOPPED = -1
+"""Steps of a search that ended where the original ends with a KeyError."""
+
+CHOSEN, PASSED_OVER, STOP = 0, 1, 2
 
 
 class Found(NamedTuple):
@@ -40,6 +45,7 @@ class Found(NamedTuple):
     empty: Ints
     """Number of empty stages."""
     steps: int
+    """STOPPED if a chain came to a vector whose profile is absent."""
     uncostable: int
 
 
@@ -204,13 +210,16 @@ def _scratch(stages: int) -> Work:
 
 
 @compiled
-def _choose_options(t: Tables, layout: Ints, b: int, work: Work) -> bool:
-    """Look up every stage's option; False if one strategy is invalid."""
+def _choose_options(t: Tables, layout: Ints, b: int, work: Work) -> int:
+    """Look up every stage's option; an invalid strategy outweighs an absent profile."""
+    outcome = CHOSEN
     for s in range(len(layout)):
         work.options[s] = t.option_of[layout[s], work.tps[s], b]
-        if work.options[s] < 0:
-            return False
-    return True
+        if work.options[s] == ABSENT:
+            outcome = STOP
+        elif work.options[s] < 0:
+            return PASSED_OVER
+    return outcome
 
 
 @compiled
@@ -256,14 +265,17 @@ def _walk_chain(
 ) -> tuple[int, int]:
     """Walk one chain; return (survivors, steps).
 
-    Survivor k's cost is chain_cost[k] (NaN: cannot be costed) and chain_facts[:, k] its
-    attempts, last layer boundary and number of empty stages.
+    Survivor k's cost is chain_cost[k] (NaN or inf: cannot be costed) and chain_facts[:, k] its
+    attempts, last layer boundary and number of empty stages. Steps may be STOPPED.
     """
     stages, batches = len(layout), t.batches[b]
     w.tps[:stages] = 0
     kind, steps, total_steps, survivors = NO_STATE, 0, 0, 0
     while True:
-        if _choose_options(t, layout, b, w):
+        chosen = _choose_options(t, layout, b, w)
+        if chosen == STOP:
+            return survivors, STOPPED
+        if chosen == CHOSEN:
             attempt, failed = _partition(t, rules, stages, batches, w)
             steps += failed
             kind = _state_kind(rules, attempt)
@@ -299,6 +311,22 @@ def _longest_chain(t: Tables, starts: Ints, slots: Ints, begin: int, end: int) -
 
 
 @compiled
+def _found(costs: Floats, facts: Ints, count: int, steps: int, uncostable: int) -> Found:
+    rows = facts[:, :count].copy()
+    return Found(
+        costs[:count].copy(),
+        rows[0],
+        rows[1],
+        rows[2],
+        rows[3],
+        rows[4],
+        rows[5],
+        steps,
+        uncostable,
+    )
+
+
+@compiled
 def walk_layouts(
     t: Tables,
     rules: Rules,
@@ -321,28 +349,19 @@ def walk_layouts(
             survivors, steps = _walk_chain(
                 t, rules, layout, b, phantom[i] != 0, work, chain_cost, chain_facts
             )
+            if steps == STOPPED:
+                return _found(costs, found, 0, STOPPED, 0)
             total_steps += steps
             while count + survivors > room:
                 costs = np.concatenate((costs, np.empty(room)))
                 found = np.concatenate((found, np.empty((6, room), dtype=np.int64)), axis=1)
                 room *= 2
             for k in range(survivors):
-                if np.isnan(chain_cost[k]):
+                if not np.isfinite(chain_cost[k]):
                     uncostable += 1
                     continue
                 costs[count] = chain_cost[k]
                 found[0, count], found[1, count], found[2, count] = i, b, k
                 found[3:, count] = chain_facts[:, k]
                 count += 1
-    rows = found[:, :count].copy()
-    return Found(
-        costs[:count].copy(),
-        rows[0],
-        rows[1],
-        rows[2],
-        rows[3],
-        rows[4],
-        rows[5],
-        total_steps,
-        uncostable,
-    )
+    return _found(costs, found, count, total_steps, uncostable)

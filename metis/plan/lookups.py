@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import InputError
 from metis.inputs.profile import LayerProfile, ProfileKey, Profiles
 from metis.plan.balance import split_samples
 
@@ -17,6 +18,14 @@ Table = NDArray[np.float64]
 
 class MissingProfile(LookupError):
     """A profile that a strategy needs is not there."""
+
+
+def stopped(missing: MissingProfile) -> InputError:
+    """Return what to tell where the original stops at a missing profile."""
+    return InputError(
+        f"profile {missing} is missing; the original stops here with a KeyError"
+        " (use mode = 'strict', which interpolates)"
+    )
 
 
 def range_sums(values: Sequence[float] | Table) -> Table:

@@ -1,13 +1,12 @@
 """Every method by name: from an experiment to its plan and what the search has to say."""
 
 import time
-from collections.abc import Callable
 from functools import cache
+from math import isinf
 from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import InputError
 from metis.inputs.cluster import Cluster
 from metis.inputs.experiment import Experiment, Method
 from metis.inputs.profile import Profiles
@@ -20,9 +19,8 @@ from metis.plan.problem import Policy, Problem
 from metis.plan.search import RankedPlan, SearchResult, search
 from metis.plan.switches import resolve
 from metis.plan.warm import warm_up
+from metis.plan.watch import by_time, by_work
 from metis.plan.wider import Wider, wider
-
-Advance = Callable[[int], object]
 
 
 class Figure(NamedTuple):
@@ -66,24 +64,28 @@ def make_plan(
     experiment: Experiment,
     problem: Problem,
     method: Method,
-    advance: Advance = lambda _: None,
 ) -> Outcome:
     """Answer the experiment's question by a method."""
     warm_up()
     if method == "optimal":
-        return _optimal(experiment, problem, advance)
+        return _optimal(experiment, problem)
     if method == "wider":
-        return _wider(experiment, problem, advance)
+        return _wider(experiment, problem)
     if method == "uniform":
         return _uniform(experiment, problem)
-    return _policy(experiment, problem, method, advance)
+    return _policy(experiment, problem, method)
 
 
-def _policy(experiment: Experiment, problem: Problem, policy: Policy, advance: Advance) -> Outcome:
+def _policy(experiment: Experiment, problem: Problem, policy: Policy) -> Outcome:
     seconds, result = list[float](), None
-    for _ in range(experiment.search.trials):
+    for trial in range(1, experiment.search.trials + 1):
         started = time.perf_counter()
-        result = search(problem, policy, advance=advance)
+        layouts = problem.layouts()
+        what = f"{policy} search of {experiment.name}, layouts"
+        if experiment.search.trials > 1:
+            what += f" (trial {trial} of {experiment.search.trials})"
+        with by_work(len(layouts), what) as advance:
+            result = search(problem, policy, layouts=layouts, advance=advance)
         seconds.append(time.perf_counter() - started)
     assert result is not None
     figures = (*_counts(result), _seconds(seconds))
@@ -139,16 +141,22 @@ def _cost(plan: Plan) -> Figure:
     return Figure("plan.cost", plan.cost_ms, "ms")
 
 
-def _optimal(experiment: Experiment, problem: Problem, advance: Advance) -> Outcome:
+def _bound(name: str, bound_ms: float) -> tuple[Figure, ...]:
+    """Return a lower bound as a figure; none where the time did not suffice for one."""
+    return (Figure(name, bound_ms, "ms"),) if bound_ms > 0 else ()
+
+
+def _optimal(experiment: Experiment, problem: Problem) -> Outcome:
     settings = experiment.search
     wider_space = cache(lambda: wider(problem, time_limit_s=settings.bound_time_s))
-    found = optimal(
-        problem,
-        time_limit_s=settings.time_limit_s,
-        outer_bound=lambda: wider_space().lower_bound_ms,
-        gap=settings.gap,
-        advance=advance,
-    )
+    with by_time(settings.time_limit_s, f"search {experiment.name}") as advance:
+        found = optimal(
+            problem,
+            time_limit_s=settings.time_limit_s,
+            outer_bound=lambda: wider_space().lower_bound_ms,
+            gap=settings.gap,
+            advance=advance,
+        )
     figures = (
         Figure("search.layouts_walked", found.layouts_walked, "1"),
         Figure("search.cells", found.cells, "1"),
@@ -179,7 +187,7 @@ def _optimal(experiment: Experiment, problem: Problem, advance: Advance) -> Outc
         *figures,
         _cost(plan),
         Figure("plan.lower_bound", found.lower_bound_ms, "ms"),
-        Figure("plan.wider_lower_bound", wider_space().lower_bound_ms, "ms"),
+        *_bound("plan.wider_lower_bound", wider_space().lower_bound_ms),
     )
     return Outcome(plan, figures, f"optimal: {proof}. {_beside_wider(plan, wider_space())}")
 
@@ -198,18 +206,29 @@ def _beside_wider(plan: Plan, bound: Wider) -> str:
     return f"{text}."
 
 
-def _wider(experiment: Experiment, problem: Problem, advance: Advance) -> Outcome:
-    found = wider(problem, time_limit_s=experiment.search.time_limit_s, advance=advance)
+def _wider(experiment: Experiment, problem: Problem) -> Outcome:
+    limit_s = experiment.search.time_limit_s
+    with by_time(limit_s, f"search the wider space of {experiment.name}") as advance:
+        found = wider(problem, time_limit_s=limit_s, advance=advance)
     figures = (
         Figure("search.parts", found.parts, "1"),
         Figure("search.time", found.seconds, "s"),
-        Figure("plan.lower_bound", found.lower_bound_ms, "ms"),
     )
-    bound = f"no plan of the wider space is below {found.lower_bound_ms:.3f} ms"
     if found.plan is None:
-        return Outcome(None, figures, f"wider: {bound}", why_none=_nothing_fits(problem))
-    gap = found.plan.cost_ms / found.lower_bound_ms - 1
-    proof = f"{bound}: at most {100 * gap:.2f} % above the best"
+        return Outcome(
+            None, figures, "wider: no plan", why_none=_no_wider_plan(experiment, problem, found)
+        )
+    figures = (*figures, *_bound("plan.lower_bound", found.lower_bound_ms))
+    proof = (
+        "nothing is proven, as not all of the wider space was looked at within"
+        f" search.time_limit_s = {experiment.search.time_limit_s:g}; raise it"
+    )
+    if found.lower_bound_ms > 0:
+        gap = found.plan.cost_ms / found.lower_bound_ms - 1
+        proof = (
+            f"no plan of the wider space is below {found.lower_bound_ms:.3f} ms: at most"
+            f" {100 * gap:.2f} % above the best"
+        )
     plan = to_plan(
         found.plan,
         experiment=experiment.name,
@@ -219,6 +238,17 @@ def _wider(experiment: Experiment, problem: Problem, advance: Advance) -> Outcom
         proof=proof,
     )
     return Outcome(plan, (*figures, _cost(plan)), f"wider: {proof}")
+
+
+def _no_wider_plan(experiment: Experiment, problem: Problem, found: Wider) -> str:
+    if not found.finished:
+        return _ran_out(experiment)
+    if isinf(found.lower_bound_ms):
+        return _nothing_fits(problem)
+    return (
+        "no plan was met that holds its in-flight micro-batches in memory, though none above"
+        f" {found.lower_bound_ms:.3f} ms is excluded; use --method optimal, or add memory"
+    )
 
 
 def _uniform(experiment: Experiment, problem: Problem) -> Outcome:
@@ -257,10 +287,3 @@ def _nothing_fits(problem: Problem) -> str:
         " all; add devices or memory, raise search.max_tp or profile larger tensor degrees, or"
         " make the model smaller"
     )
-
-
-def require_plan(outcome: Outcome) -> Plan:
-    """Return the plan, or raise `InputError` saying why there is none."""
-    if outcome.plan is None:
-        raise InputError(outcome.why_none)
-    return outcome.plan

@@ -93,7 +93,7 @@ class _Sequence:
         self.slot = np.full((problem.devices, len(self.sizes)), -1, dtype=np.int64)
         for first, k in self._reachable():
             self.slot[first, k] = builder.slot(first, int(self.sizes[k]))
-        self.tables: Tables = builder.build()
+        self.tables: Tables = builder.build_all()
         self.bounds = [self._bounds(b) for b in range(len(self.tables.batches))]
 
     def _allowed(self, stages: int) -> NDArray[np.int64]:
@@ -321,9 +321,9 @@ def optimal(
                 break
             opened.add(item.cell)
             state.look(item, buffer)
+            advance(1)
             if item.cursor[-1] >= 0:
                 left.append(item)
-        advance(len(waiting) - len(left))
         waiting, buffer = left, min(4 * buffer, LARGEST_BUFFER)
     unsearched = [i.cell.bound for i in waiting if i.cell.bound <= state.limit * SLACK]
     bound, proven = max(min(unsearched, default=float("inf")), outer), not unsearched

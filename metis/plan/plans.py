@@ -93,7 +93,7 @@ def read(path: Path) -> Plan:
         raise InputError(f"{path}: no such plan file; write one with the verb plan")
     try:
         plan = msgspec.json.decode(path.read_bytes(), type=Plan)
-    except (msgspec.DecodeError, InputError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
         raise InputError(f"{path}: not a valid plan: {error}") from error
     check(plan, str(path))
     return plan

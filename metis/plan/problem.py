@@ -74,10 +74,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
                 f"the cluster has {self.cluster.total_devices()} devices; the original stops here"
                 " with an IndexError because it needs a power of two (use mode = 'strict')"
             )
-        if not 0 < self.memory_fraction <= 1:
-            raise InputError(
-                f"search.memory_fraction is {self.memory_fraction}, expected above 0 and at most 1"
-            )
 
     @property
     def devices(self) -> int:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from metis.plan.lookups import MissingProfile, stopped
 from metis.plan.problem import Policy, Problem
 from metis.plan.rules import Rules
 from metis.plan.space import Layout
@@ -115,7 +116,8 @@ def search(
     """Walk every layout (or the given ones) and return all plans that fit.
 
     `workers` threads (default: all cores) share the layouts of the compiled engine; counts and
-    order do not depend on it. `advance(n)` is told of every n layouts finished.
+    order do not depend on it. `advance(n)` is told of every n layouts finished. Raises `InputError`
+    where the original ends with a KeyError (`missing_profile_aborts`).
     """
     found = list(layouts) if layouts is not None else problem.layouts()
     parts = list[FoundPlans]()
@@ -124,7 +126,11 @@ def search(
     for sequence, same in groupby(found, key=lambda layout: layout.node_sequence):
         block = list(same)
         model = StageModel(problem, problem.ranks(sequence))
-        for plans, more_steps, dropped in walk(model, policy, block, workers, advance):
+        try:
+            walked = walk(model, policy, block, workers, advance)
+        except MissingProfile as missing:
+            raise stopped(missing) from missing
+        for plans, more_steps, dropped in walked:
             parts.append(plans._replace(layout=plans.layout + offset))
             steps += more_steps
             uncostable += dropped
@@ -162,7 +168,7 @@ def _walk_compiled(
     advance: Callable[[int], object],
 ) -> list[_Part]:
     # Imported here: numba takes most of a second, and only searches need it.
-    from metis.plan.kernel import walk_layouts
+    from metis.plan.kernel import STOPPED, walk_layouts
     from metis.plan.tables import TableBuilder, ints
 
     builder = TableBuilder(model, model.problem.batches())
@@ -178,6 +184,9 @@ def _walk_compiled(
     def walk(begin: int) -> _Part:
         end = min(begin + CHUNK, len(layouts))
         found = walk_layouts(tables, rules, starts, flat, phantom, (begin, end), every_batch)
+        if found.steps == STOPPED:  # the readable engine comes to the same profile and names it
+            _walk_readable(model, policy, layouts[begin:end], workers, advance)
+            raise AssertionError("the readable engine misses no profile")
         advance(end - begin)
         return FoundPlans(*found[:7]), int(found.steps), int(found.uncostable)
 

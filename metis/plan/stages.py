@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import InputError
 from metis.inputs.cluster import Node
 from metis.inputs.profile import LayerProfile, ProfileKey
 from metis.plan import cost
@@ -60,6 +59,8 @@ class StageOption(NamedTuple):
     costable: bool
     """False where the original's cost estimator meets a missing profile and drops the plan."""
     sync_ms: float
+    """Time outside layers; counts on the last stage only. Infinite where the original misses it
+    and drops the plan."""
     optimizer_ms: float
     parameters: Table
     """Bytes per rank."""
@@ -107,6 +108,7 @@ class StageModel:
         """Return the stage option, or None if the strategy is not valid there.
 
         Groups that look alike (same kinds of nodes, cut at the same places) share their tables.
+        Raises `MissingProfile` where the original stops (`missing_profile_aborts`).
         """
         end = first_rank + devices
         nodes = self._node_of_rank[first_rank:end]
@@ -119,16 +121,21 @@ class StageModel:
             return option
         return option._replace(first_rank=first_rank, node_span=(int(nodes[0]), int(nodes[-1])))
 
+    def allows(self, dp: int, tp: int, batches: int) -> bool:
+        """Say whether a strategy keeps the limits on degree and batch, whatever the devices."""
+        micro_batch = self._samples_total // batches // dp
+        if self._switches.first_device_speed and micro_batch > self.problem.max_batch_size:
+            return False
+        return tp <= self.problem.max_tp and micro_batch >= 1
+
     def _make(
         self, first_rank: int, devices: int, dp: int, tp: int, batches: int
     ) -> StageOption | None:
-        problem, switches = self.problem, self._switches
+        if not self.allows(dp, tp, batches):
+            return None
+        switches = self._switches
         per_batch = self._samples_total // batches
         micro_batch = per_batch // dp
-        if tp > problem.max_tp or micro_batch < 1:
-            return None
-        if switches.first_device_speed and micro_batch > problem.max_batch_size:
-            return None
         types = self.ranks.types(first_rank, devices)
         try:
             parts = (
@@ -144,13 +151,10 @@ class StageModel:
                 if switches.group_memory
                 else self._device_memory(types, first_rank, tp, samples)
             )
-            sync_ms, has_sync = self._sync(types, tp, samples, micro_batch)
-        except MissingProfile as missing:
+            sync_ms = self._sync(types, tp, samples, micro_batch)
+        except MissingProfile:
             if switches.missing_profile_aborts:
-                raise InputError(
-                    f"profile {missing} is missing; the original stops here with a KeyError"
-                    " (use mode = 'strict', which interpolates)"
-                ) from missing
+                raise
             return None
         intra, inter = self.ranks.bandwidths(first_rank, devices)
         amounts = self._send_amounts(first_rank, devices, tp, max(samples), micro_batch)
@@ -163,7 +167,7 @@ class StageModel:
             performance=1.0 / full_ms if full_ms > 0 else 0.0,
             time=time,
             memory=memory,
-            costable=costable and has_sync,
+            costable=costable,
             sync_ms=sync_ms,
             optimizer_ms=max(self._constants(t).optimizer_ms * 2 for t in set(types)),
             parameters=self._parameters(tp),
@@ -280,18 +284,18 @@ class StageModel:
 
     def _sync(
         self, types: tuple[str, ...], tp: int, samples: tuple[int, ...], micro_batch: int
-    ) -> tuple[float, bool]:
-        """Return the stage's time outside layers, and whether the original finds it."""
+    ) -> float:
+        """Return the stage's time outside layers, infinite where the original has none."""
         if self._switches.first_device_speed:
             keys = [ProfileKey(device, tp, micro_batch) for device in sorted(set(types))]
             values = [self._profiles[k].sync_ms if k in self._profiles else 0.0 for k in keys]
-            return max(values), all(values)
+            return max(values) if all(values) else float("inf")
         kinds = {
             (device, n)
             for i, n in enumerate(samples)
             for device in set(types[i * tp : (i + 1) * tp])
         }
-        return max(max(self._lookup.profile(d, tp, n).sync_ms, 0.0) for d, n in kinds), True
+        return max(max(self._lookup.profile(d, tp, n).sync_ms, 0.0) for d, n in kinds)
 
     def _parameters(self, tp: int) -> Table:
         """Return bytes per rank of every layer range."""

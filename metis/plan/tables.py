@@ -7,18 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metis.plan import cost
+from metis.plan.lookups import MissingProfile, stopped
 from metis.plan.space import Groups
 from metis.plan.stages import StageModel, StageOption
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+INVALID, ABSENT = -1, -2
+"""No option: the strategy is not valid; a profile is absent, so that the original would stop."""
+
 
 class Tables(NamedTuple):
     """Arrays over options (o), their memory kinds (m), slots (s) and layer ranges [first, end]."""
 
     option_of: Ints
-    """Option of (slot, log2 tp, batches index); -1 where the strategy is invalid."""
+    """Option of (slot, log2 tp, batches index); INVALID or ABSENT where there is none."""
     size: Ints
     """Devices of each slot."""
     ranges: Floats
@@ -60,6 +64,8 @@ class TableBuilder:
         self._rows: list[list[list[int]]] = []
         self._ranges: list[Floats] = []
         self._range_index: dict[int, int] = {}
+        self.absent: MissingProfile | None = None
+        """The first profile that some option lacks and the original would stop at."""
 
     def slots_of(self, groups: Groups) -> list[int]:
         """Return the slot of every stage of a layout."""
@@ -85,9 +91,13 @@ class TableBuilder:
         return rows
 
     def _add(self, first: int, size: int, dp: int, tp: int, batches: int) -> int:
-        option = self.model.option(first, size, dp, tp, batches)
+        try:
+            option = self.model.option(first, size, dp, tp, batches)
+        except MissingProfile as missing:
+            self.absent = self.absent or missing
+            return ABSENT
         if option is None:
-            return -1
+            return INVALID
         self._options.append(option)
         return len(self._options) - 1
 
@@ -97,11 +107,17 @@ class TableBuilder:
             self._ranges.append(table)
         return self._range_index[id(table)]
 
+    def build_all(self) -> Tables:
+        """Return the arrays; raise `InputError` if any profile is absent that must be there."""
+        if self.absent:
+            raise stopped(self.absent)
+        return self.build()
+
     def build(self) -> Tables:
         """Return the arrays of everything collected so far."""
         options, depth = self._options, max((len(rows) for rows in self._rows), default=1)
         layers = self.model.problem.model.layers
-        option_of = np.full((len(self._rows), depth, len(self.batches)), -1, dtype=np.int64)
+        option_of = np.full((len(self._rows), depth, len(self.batches)), INVALID, dtype=np.int64)
         for slot, rows in enumerate(self._rows):
             option_of[slot, : len(rows)] = rows
         kinds = [memory for option in options for memory in option.memory]

@@ -11,6 +11,7 @@ into (dp / 2, 2 tp). The policies differ in the stage they move:
 """
 
 from collections.abc import Iterator, Sequence
+from math import isinf
 from typing import NamedTuple
 
 from metis.plan import cost
@@ -119,7 +120,12 @@ class Chain:
         return min(movable, key=lambda s: state[s])
 
     def _options(self, strategies: Sequence[Strategy]) -> list[StageOption] | None:
-        """Return every stage's option, or None if one strategy is invalid."""
+        """Return every stage's option, or None if one strategy is invalid.
+
+        Limits of all stages come first: the original looks no profile up for an invalid vector.
+        """
+        if not all(self.model.allows(dp, tp, self.batches) for dp, tp in strategies):
+            return None
         options = list[StageOption]()
         for first, size, (dp, tp) in zip(self.firsts, self.groups, strategies, strict=True):
             option = self.model.option(first, size, dp, tp, self.batches)
@@ -200,6 +206,8 @@ class Chain:
         """Return the cost terms; a phantom is costed on its first stage, as if it were the last."""
         counted = 1 if self.phantom else len(options)
         if not all(option.costable for option in options[:counted]):
+            return None
+        if isinf(options[counted - 1].sync_ms):
             return None
         return stage_cost(options[:counted], split, self.problem, self.batches)
 

@@ -52,7 +52,7 @@ class _Cell:
             for k, size in enumerate(sizes):
                 if first + size <= devices:
                     self.slots_at[first, k] = builder.slot(first, size)
-        self.tables: Tables = builder.build()
+        self.tables: Tables = builder.build_all()
         self.border = self._border_bandwidth()
 
     def _border_bandwidth(self) -> Floats:
@@ -220,6 +220,7 @@ def wider(
         if state.late():
             return _answer(state, state.parts[0].bound, False)
         state.halve(heappop(state.parts), tolerance * state.best_cost())
+        advance(1)
     return _answer(state, state.parts[0].bound if state.parts else float("inf"), True)
 
 

@@ -110,6 +110,23 @@ def test_no_claims_and_no_sections_are_said_so(tmp_path: Path):
     assert "no claims" in page(tmp_path).text
 
 
+@pytest.mark.parametrize(
+    ("ids", "mixed"),
+    [
+        ((), False),
+        (("cafe0000-1111", "cafe0000-2222"), False),
+        (("cafe0000-1111", "beef0000-1111", "beef0000-2222"), True),
+    ],
+)
+def test_results_of_unlike_machines_are_not_mixed_silently(
+    tmp_path: Path, ids: tuple[str, ...], mixed: bool
+):
+    write_section(tmp_path, section(provenance=ids))
+    shown = " ".join(page(tmp_path).text.split())
+    assert ("Results of 2 machines stand together here (cafe0000, beef0000;" in shown) == mixed
+    assert ("stand together" in shown) == mixed
+
+
 def test_published_stands_beside_ours(results: Path):
     text = render(results).read_text()
     row = re.search(r'<tr id="metis-quick-off">.*?</tr>', text, re.DOTALL)

@@ -138,6 +138,19 @@ def test_damage_is_warned_of_once(path: Path, make_record: Make, caplog: pytest.
     assert "quick.jsonl.damaged" in warnings[0]
 
 
+@pytest.mark.parametrize("line", [b'{"schema":"record/1","arti\n', b'{"a":[1,\n'])
+def test_a_damaged_last_line_may_end_as_a_line(path: Path, make_record: Make, line: bytes):
+    for damage_first in (True, False):
+        RecordFile(path).append(make_record(1))
+        with path.open("ab") as file:
+            file.write(line)
+        if damage_first:
+            assert RecordFile(path).read()[-1].metrics[0].value == 1
+        RecordFile(path).append(make_record(2))
+    assert [r.metrics[0].value for r in RecordFile(path).read()] == [1, 2, 1, 2]
+    assert Path(f"{path}.damaged").read_bytes() == 2 * line
+
+
 def test_a_second_damage_keeps_the_first_aside(path: Path, make_record: Make):
     RecordFile(path).append(make_record())
     for rest in (b"{one", b"{two"):
@@ -252,7 +265,7 @@ def test_a_killed_writer_leaves_whole_lines(path: Path, make_record: Make):
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(make_record()))
         process.stdin.close()
-        while not path.exists() or not path.stat().st_size:
+        while not path.exists() or b"\n" not in path.read_bytes():  # a first line may be cut
             assert process.poll() is None
         process.kill()
     assert RecordFile(path).read()

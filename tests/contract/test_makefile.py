@@ -99,6 +99,18 @@ def test_an_aggregate_takes_the_artifacts_that_are_there(tree: Path, target: str
         assert (f"docker/{package}/Dockerfile" in lines) == (artifact != "helix")
 
 
+def test_a_suite_that_fails_stops_no_other_and_is_told_in_the_end(tree: Path):
+    python = tree / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "ran $2"\ntest "$2" != helix\n')
+    python.chmod(0o755)
+    for name in ("torch", *PACKAGE_OF):
+        (tree / ".venv" / f".has-{name}").touch()
+    done = make(tree, "full", RUNTIME="local")
+    assert re.findall(r"^ran (\w+)", done.stdout, re.MULTILINE) == list(PACKAGE_OF.values())
+    assert done.returncode == 2
+
+
 def test_an_artifact_that_is_not_there_is_one_line(tree: Path):
     (tree / "vocab_parallel" / "cli.py").unlink()
     done = make(tree, "vocab-quick", RUNTIME="local")

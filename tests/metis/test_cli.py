@@ -160,3 +160,30 @@ def test_a_wrong_count_fails_its_claim_and_exits_1(tmp_path: Path) -> None:
     verdicts = {claim["id"]: claim["verdict"] for claim in claims}
     assert verdicts["table1-row1-metis-count"] == "fail"
     assert verdicts["table1-row1-stratified-count"] == "missing"
+
+
+def test_a_report_shows_failed_runs_and_changed_experiments_as_what_they_are(
+    tmp_path: Path,
+) -> None:
+    done = metis(
+        *("plan", "table1-row1", "--method", "metis", "--set", "model.layers=12"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert metis("plan", "table1-row1", "--method", "stratified", cwd=tmp_path).returncode == 0
+    file = tmp_path / "results/metis/own.jsonl"
+    failed = records(file)[0] | {
+        "experiment": "mine",
+        "case": {"verb": "run", "method": "optimal", "mode": "strict"},
+        "origin": "measured",
+        "case_id": "0",
+        "status": "failed",
+        "error": "rank 2 was killed by SIGKILL",
+        "metrics": [],
+    }
+    with file.open("a") as lines:
+        lines.write(json.dumps(failed) + "\n")
+    reported = metis("report", cwd=tmp_path)
+    assert reported.returncode == 0, reported.stderr
+    page = (tmp_path / "results/report.html").read_text()
+    assert "failed: rank 2 was killed by SIGKILL" in page
+    assert "Table 1: search steps" not in page  # row 1 of the metis policy is not Table 1's

@@ -57,7 +57,7 @@ def test_compat_reads_one_digit_of_the_slots(tmp_path: Path) -> None:
         ("\n", {"10.0.0.1": ENTRY}, "no machine in it"),
         ("10.0.0.1 slots=4\n", {}, "no machine in it"),
         ("10.0.0.1 slots=4\n", {"10.0.0.1": {}}, "host 10.0.0.1: Object missing required field"),
-        ("10.0.0.1 slots=0\n", {"10.0.0.1": ENTRY}, "devices is 0, expected 1 or more"),
+        ("10.0.0.1 slots=0\n", {"10.0.0.1": ENTRY}, r"hostfile:1: .*N at least 1"),
     ],
 )
 def test_a_bad_hostfile_is_one_sentence(
@@ -140,6 +140,36 @@ def test_a_damaged_profile_is_one_sentence(tmp_path: Path, content: str) -> None
         read_profiles(tmp_path, layers=5)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("1.5,", "0,", "layer_compute_total_ms is all 0"),
+        ('"optimizer_time_ms": 1.5', '"optimizer_time_ms": -1.5', "optimizer_time_ms is -1.5"),
+        ('"model_name": "GPT"', '"model_name": "\udcff"', r"bs1\.json: "),
+    ],
+)
+def test_a_profile_of_impossible_figures_is_one_sentence(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    entry = LayerProfile(
+        layer_ms=(1.5,) * 5,
+        memory_mb=(1.0,) * 5,
+        parameters_bytes=(1.0,) * 5,
+        forward_backward_ms=9.0,
+        optimizer_ms=1.5,
+        batch_generator_ms=0.5,
+    )
+    profiles = Profiles({ProfileKey("A100", 1, 1): entry}, "test")
+    (path,) = write_profiles(profiles, tmp_path, model_name="GPT")
+    text = path.read_text()
+    assert read_profiles(tmp_path, layers=5)
+    text = text.replace("1.5\n    ]", "0\n    ]") if new == "0," else text
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(InputError, match=message):
+        read_profiles(tmp_path, layers=5)
+
+
 def test_an_unknown_profile_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "A100-1-1.json").write_text("{}")
     with pytest.raises(InputError, match="name not understood, expected DeviceType"):
@@ -171,6 +201,10 @@ def test_every_named_experiment_survives_its_own_toml(name: str, tmp_path: Path)
         ("search.group_variance=2", "search.group_variance is 2.0, expected 0 to 1"),
         ("search.first_profile=A100", "expected a form like A100_tp1_bs1"),
         ("search.time_limit_s=0", "search.time_limit_s is 0.0"),
+        ("search.memory_fraction=1.5", "search.memory_fraction is 1.5"),
+        ("training.steps=0", "training.steps is 0"),
+        ("training.learning_rate=-1", "training.learning_rate is -1.0"),
+        ("cluster.nodes.0.memory_gb=inf", "memory_gb is inf, expected a positive number"),
         ("profile.max_tp=0", "profile.max_tp is 0"),
         ("name=a/b", "it names files"),
         ("cluster.hostfile=hosts", "either .*cluster.nodes.* or both"),
