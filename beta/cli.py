@@ -34,6 +34,12 @@ Set = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show details and tracebacks.")]
 PlanFile = Annotated[Path | None, typer.Option(help="Take this plan instead of searching one.")]
 Again = Annotated[bool, typer.Option(help="Redo finished cases too.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="ADDRESS", help="Spread the points over this Ray cluster, such as auto."
+    ),
+]
 
 RESULTS = Path("results")
 
@@ -175,25 +181,27 @@ def report(
 @app.command()
 def quick(
     again: Again = False,
+    ray: RayAddress = None,
     out: Out = RESULTS,
     seed: Seed = 0,
     set: Set = None,
     verbose: Verbose = False,
 ) -> None:
     """Do the quick suite (minutes on a laptop) and report."""
-    _suite("quick", again, out, seed, set, verbose)
+    _suite("quick", again, ray, out, seed, set, verbose)
 
 
 @app.command()
 def full(
     again: Again = False,
+    ray: RayAddress = None,
     out: Out = RESULTS,
     seed: Seed = 0,
     set: Set = None,
     verbose: Verbose = False,
 ) -> None:
     """Do all figures that fit the stated budget and report."""
-    _suite("full", again, out, seed, set, verbose)
+    _suite("full", again, ray, out, seed, set, verbose)
 
 
 def main() -> None:
@@ -204,13 +212,15 @@ def main() -> None:
 def _suite(
     suite: Literal["quick", "full"],
     again: bool,
+    ray: str | None,
     out: Path,
     seed: int,
     overrides: list[str] | None,
     verbose: bool,
 ) -> None:
     with guard(verbose):
-        how = resolve(suite, {suite: cases.SuiteSettings()}, cases.SuiteSettings, overrides or ())
+        overrides = [*(overrides or ()), *([f"ray={ray}"] if ray else ())]
+        how = resolve(suite, {suite: cases.SuiteSettings()}, cases.SuiteSettings, overrides)
         setup(cases.ARTIFACT, out, verbose)
         cases.run_suite(suite, cases.Folder(out), seed=seed, again=again, settings=how)
         _report(out, suite, how.chosen())

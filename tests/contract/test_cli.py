@@ -28,7 +28,12 @@ TABLE = {
     "quick": ([], {"--again"}),
     "full": ([], {"--again"}),
 }
-OF_ONE = {("helix", "plan"): {"--objective"}, ("helix", "simulate"): {"--ray"}}
+OF_ONE = {
+    ("helix", "plan"): {"--objective"},
+    ("helix", "simulate"): {"--ray"},
+    ("beta", "quick"): {"--ray"},
+    ("beta", "full"): {"--ray"},
+}
 """Options that only one package has."""
 
 pytestmark = pytest.mark.skipif(not WITH_CLI, reason="no package has a command line yet")
