@@ -16,6 +16,7 @@ import numpy as np
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster
 from helix.inputs.model import Model
+from helix.plan.blocks import blocks
 from helix.plan.bounds import capped_compute_bound
 from helix.plan.flow import Flow
 from helix.plan.flow_graph import placement_flow
@@ -71,8 +72,8 @@ def position_flow(
 ) -> PositionFlow:
     """Return the placement of largest flow on a cluster whose links do not bind.
 
-    The solver begins with `start`, or with the best single chain. Machines that the optimum does
-    not need stay unused. Raises InputError where a link may bind, where the model does not fit, or
+    The solver begins with `start`, or with the best row of blocks or chain. Machines that the
+    optimum does not need stay unused. Raises InputError where a link may bind, where the model does not fit, or
     if no placement was found in time.
     """
     rates = [speed.rates(node.kind) for node in cluster.nodes]
@@ -84,9 +85,15 @@ def position_flow(
         raise InputError(f"position-flow: {model.layers} layers do not fit these machines")
     table = {kind: speed.rates(kind) for kind in counts}
     held, matrices = position_matrices(table, counts, model.layers, cap)
-    intervals = start.intervals if start else best_chain(rates, model.layers)[1]
-    known = wired(model.layers, intervals, cluster.links)
-    flow = placement_flow(cluster, model, known, speed)
+    # A row of blocks passes more than the best chain, but where rates rise with the layers held.
+    starts = (
+        (start.intervals,)
+        if start
+        else (blocks(cluster, model.layers, speed), best_chain(rates, model.layers)[1])
+    )
+    placed = [wired(model.layers, runs, cluster.links) for runs in starts]
+    flows = [placement_flow(cluster, model, one, speed) for one in placed]
+    known, flow = max(zip(placed, flows, strict=True), key=lambda pair: pair[1].value)
     begin = aggregated(cluster, held, known, flow)
     solved = solve(matrices, settings, solver=solver, start=begin)
     if solved.x is None:

@@ -55,12 +55,11 @@ def test_a_known_placement_is_not_lost_however_short_the_time(seconds: float) ->
     assert plan.placement.layers == model.layers
 
 
-@pytest.mark.slow
-def test_het42_beats_the_published_flow() -> None:
+def test_het42_is_no_worse_than_the_blocks_it_begins_with() -> None:
     cluster, model, _, speed = situation("het.llama70b.ilp")
-    plan = position_flow(cluster, model, speed, Settings(max_run_time=60))
+    plan = position_flow(cluster, model, speed, Settings(max_run_time=1))
     flow = placement_flow(cluster, model, plan.placement, speed).value
-    assert 5441 < flow <= plan.bound
+    assert 6000 < flow <= plan.bound
 
 
 def test_the_problem_of_single24_has_the_expected_size() -> None:
