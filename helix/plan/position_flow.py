@@ -73,8 +73,8 @@ def position_flow(
     """Return the placement of largest flow on a cluster whose links do not bind.
 
     The solver begins with `start`, or with the best row of blocks or chain. Machines that the
-    optimum does not need stay unused. Raises InputError where a link may bind, where the model does not fit, or
-    if no placement was found in time.
+    optimum does not need stay unused. Raises InputError where a link may bind, where the model does
+    not fit, or if no placement was found in time.
     """
     rates = [speed.rates(node.kind) for node in cluster.nodes]
     cap = capped_compute_bound(rates, model.layers)
