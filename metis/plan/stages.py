@@ -22,7 +22,7 @@ from metis.plan.lookups import (
     total,
 )
 from metis.plan.problem import Problem
-from metis.plan.ranks import Ranks
+from metis.plan.ranks import Rank, Ranks
 
 MEMORY_COEFFICIENT = 5.0
 """The original's factor on profiled memory."""
@@ -75,9 +75,14 @@ class StageOption(NamedTuple):
     batch_generator_ms: float
 
 
-def _kind(node: Node) -> tuple[object, ...]:
-    """Return all that distinguishes a node for planning."""
-    return node.device, node.devices, node.memory_mb, node.intra_bandwidth, node.inter_bandwidth
+def _kind(rank: Rank, node: Node) -> tuple[object, ...]:
+    """Return all that distinguishes a rank for planning.
+
+    The rank's own device and memory too: the original's placement may count it to a node of
+    another type.
+    """
+    facts = node.device, node.devices, node.memory_mb, node.intra_bandwidth, node.inter_bandwidth
+    return rank.device, rank.memory_mb, *facts
 
 
 class StageModel:
@@ -90,8 +95,9 @@ class StageModel:
         self._profiles = problem.profiles
         self._samples_total = problem.model.global_batch
         self._options: dict[tuple[object, ...], StageOption | None] = {}
-        kinds = {node: kind for kind, node in enumerate(dict.fromkeys(map(_kind, ranks.nodes)))}
-        self._kind_of_rank = np.array([kinds[_kind(ranks.nodes[r.node])] for r in ranks.ranks])
+        kinds = [_kind(rank, ranks.nodes[rank.node]) for rank in ranks.ranks]
+        numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+        self._kind_of_rank = np.array([numbers[kind] for kind in kinds])
         self._node_of_rank = np.array([rank.node for rank in ranks.ranks])
         self._tables: dict[object, Table] = {}
         self._lookup = ProfileTables(problem.profiles)

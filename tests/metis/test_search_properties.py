@@ -6,15 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metis.inputs.cluster import Cluster, NodeGroup
+from metis.inputs.model import Model
 from metis.plan.convert import to_plan
 from metis.plan.memory import slacks
 from metis.plan.optimal import optimal
 from metis.plan.plans import check
 from metis.plan.problem import POLICIES, Policy, Problem
 from metis.plan.search import RankedPlan, search
+from metis.plan.stages import StageModel
 from metis.plan.switches import Switches
 from metis.plan.wider import wider
-from tests.metis.problems import COMPAT, STRICT, problems
+from tests.metis.problems import COMPAT, STRICT, make_profiles, problems
 
 SLOW = settings(max_examples=25, deadline=None)
 policies = st.sampled_from(POLICIES)
@@ -149,3 +152,43 @@ def test_an_interrupted_optimal_search_still_bounds(problem: Problem) -> None:
 def test_modes_set_every_switch(name: str) -> None:
     assert getattr(COMPAT, name) is True
     assert getattr(STRICT, name) is False
+
+
+@pytest.mark.parametrize("switches", [STRICT, COMPAT, Switches(intra_bandwidth_only=True)])
+def test_groups_share_tables_only_where_they_are_alike(switches: Switches) -> None:
+    """The original counts some ranks of unequal nodes to a node of another type."""
+    nodes = (("A", 4), ("A", 1), ("C", 2), ("A", 1))
+    problem = Problem(
+        model=Model(layers=4, hidden_size=256, heads=8, global_batch=8),
+        cluster=Cluster(
+            nodes=tuple(
+                NodeGroup(
+                    device=device,
+                    devices=count,
+                    memory_gb=24.0,
+                    intra_bandwidth={"A": 50.0, "C": 20.0}[device],
+                    inter_bandwidth=10.0,
+                )
+                for device, count in nodes
+            )
+        ),
+        profiles=make_profiles(4, {"A": 1.0, "C": 4.0}, uneven=False, max_tp=1),
+        node_types=("A", "C"),
+        switches=switches,
+        max_tp=1,
+        max_batch_size=16,
+        group_variance=1.0,
+        max_permute_len=128,
+    )
+    ranks = problem.ranks(("A", "C"))
+    shared = StageModel(problem, ranks)
+    for size in (1, 2, 4):
+        for first in range(problem.devices - size + 1):
+            ours = shared.option(first, size, size, 1, 1)
+            alone = StageModel(problem, ranks).option(first, size, size, 1, 1)
+            assert ours is not None
+            assert alone is not None
+            np.testing.assert_array_equal(ours.time, alone.time)
+            scalars = ("first_rank", "intra_bandwidth", "inter_bandwidth", "node_span", "samples")
+            for field in scalars:
+                assert getattr(ours, field) == getattr(alone, field), (first, size, field)
