@@ -86,7 +86,10 @@ def played(system: str, mode: Mode) -> Experiment:
 
 
 def serve_tiny() -> Experiment:
-    """Return a service of a small random model to try on any machine, for clients."""
+    """Return a service of a small random model to try on any machine, for clients.
+
+    Placed by the closed form, so that it opens in seconds: so fast a model takes long to simulate.
+    """
     base = played("helix", "offline")
     return msgspec.structs.replace(
         base,
@@ -96,6 +99,7 @@ def serve_tiny() -> Experiment:
         profile=ProfileSource(
             source=HERE, kinds={"this": KindSource(memory_gb=0.05, most_layers=6)}
         ),
+        search=msgspec.structs.replace(base.search, objective="latency-flow"),
         workload=WorkloadSettings(),
         serve=ServeSettings(),
     )
