@@ -35,7 +35,8 @@ from helix.replays import (
 )
 
 Verb = Literal["plan", "simulate", "run"]
-FLOW_CHAINS = 8
+FLOW_CHAINS = {"single": 8, "geo": 40, "het": 8}
+"""Of slow links few chains for the flow end well (one in ten on three regions): more are tried."""
 MILP_S = 120.0
 
 
@@ -105,7 +106,7 @@ def flow_search(where: str) -> Experiment:
         base,
         name=f"{where}-llama70b-flow",
         about=f"the largest flow of LLaMA-2 70B on {CLUSTERS[where]}, by our search",
-        search=SearchSettings(objective="flow", chains=FLOW_CHAINS, evaluations=1_500_000),
+        search=SearchSettings(objective="flow", chains=FLOW_CHAINS[where], evaluations=1_500_000),
     )
 
 

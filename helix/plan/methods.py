@@ -330,15 +330,13 @@ def _search(
 
 def _starts(question: Question, objective: Objective) -> list[Intervals]:
     """Return placements to begin from; every machine holds layers in them."""
-    starts = list[Intervals]()
-    if objective == "flow":  # first: no time limit is so short that it is not looked at
-        with suppress(InputError):
-            starts.append(blocks(question.cluster, question.model.layers, question.speed))
-    for seed in (0, 1):
-        starts.append(petals(question.cluster, question.model, question.speed, seed).intervals)
+    starts = [petals(question.cluster, question.model, question.speed, s).intervals for s in (0, 1)]
     with suppress(InputError):  # fewer machines than equal stages
         equal = swarm(question.cluster, question.model, question.speed, _stages(question))
         starts.append(equal.intervals)
+    if objective == "flow":
+        with suppress(InputError):
+            starts.append(blocks(question.cluster, question.model.layers, question.speed))
     return [tuple(run if run != UNUSED else (0, 1) for run in runs) for runs in starts]
 
 
