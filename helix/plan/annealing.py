@@ -145,6 +145,13 @@ def anneal(
             flow, new_flow = new_flow, flow
             through, new_through = new_through, through
             score = new_score
+            if value > best and not loaded:
+                # What is changed step by step can pass the true flow; a best one is counted anew.
+                flow[:], through[:] = 0.0, 0.0
+                value = fill_up(
+                    starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow,
+                    through, scratch,
+                )  # fmt: skip
             if value > best:
                 best, best_starts, best_ends = value, starts.copy(), ends.copy()
     return best_starts, best_ends, best, evaluations
