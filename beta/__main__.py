@@ -1,6 +1,6 @@
 """Run the command line: `python -m beta VERB`."""
 
-from beta.cli import main
+from beta.artifact import ARTIFACT
+from common.verbs import main
 
-if __name__ == "__main__":  # worker processes import this module too
-    main()
+main(ARTIFACT)

@@ -4,15 +4,15 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import tomli_w
 
 from common.errors import InputError
+from common.names import near
 
 T = TypeVar("T")
 
@@ -23,12 +23,11 @@ def resolve(name: str, named: Mapping[str, T], kind: type[T], overrides: Sequenc
     An override is `path=value`: a path such as `nodes.0.count`; a TOML value, bare word or `null`.
     """
     if name in named:
-        data = _plain(named[name])
+        data = plain(named[name])
     elif name.endswith(".toml") or Path(name).is_file():
-        data = _plain(read_toml(Path(name), kind))
+        data = plain(read_toml(Path(name), kind))
     else:
-        near = _near(name, named) or f"; known are {', '.join(named)}"
-        raise InputError(f"'{name}' is neither an experiment nor a TOML file{near}")
+        raise InputError(f"'{name}' is neither an experiment nor a TOML file{near(name, named)}")
     for override in overrides:
         _override(data, override)
     return _checked(data, kind, " --set ".join((name, *overrides)))
@@ -45,7 +44,7 @@ def read_toml(path: Path, kind: type[T]) -> T:
 
 def to_toml(struct: msgspec.Struct) -> str:
     """Return TOML that reads back equal; None, which TOML lacks, has to be a field's default."""
-    text = tomli_w.dumps(_plain(struct), indent=100)  # for [[tables]], not {tables} in a line
+    text = tomli_w.dumps(plain(struct), indent=100)  # for [[tables]], not {tables} in a line
     return re.sub(r"(?m)^ +", lambda indent: " " * (len(indent[0]) // 25), text)
 
 
@@ -56,8 +55,8 @@ def case_id(config: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plain(struct: object) -> Any:
-    """Return the struct as tables, lists and scalars, without what is None."""
+def plain(struct: object) -> Any:
+    """Return a struct as tables, lists and scalars, without what is None."""
     text = json.dumps(msgspec.to_builtins(struct, str_keys=True))  # which knows infinities too
     return json.loads(text, object_hook=lambda t: {k: t[k] for k in t if t[k] is not None})
 
@@ -84,13 +83,29 @@ def _checked(data: Any, kind: type[T], source: str) -> T:
         what, _, where = str(error).partition(" - at ")
         path = ".".join(re.findall(r"[\w*]+", where.replace("...", "*").partition("$")[2]))
         if wrong := re.match(r"(?:Object contains unknown field|Invalid enum value) .(.*).", what):
-            schemas = msgspec.json.schema(kind).get("$defs", {}).values()
-            fields = [field for schema in schemas for field in schema.get("properties", {}).items()]
-            words = [word for name, field in fields for word in (name, *field.get("enum", ()))]
-            what += _near(wrong[1], words)
+            fields = [f for k in _at(kind, path) for f in getattr(k, "__struct_fields__", ())]
+            what += near(wrong[1], (*fields, *choices(kind, path)))
         raise InputError(": ".join(filter(None, (source, path, what)))) from error
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, set(known))
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+def _parts(kind: Any) -> Iterator[Any]:
+    """Yield a type with its alternatives and elements."""
+    yield kind
+    if get_origin(kind) is not Literal:
+        for part in get_args(kind):
+            yield from _parts(part)
+
+
+def _at(kind: Any, path: str) -> list[Any]:
+    """Return the types there are at a dotted path of a type; indices and keys are passed over."""
+    here = list(_parts(kind))
+    for step in filter(None, path.split(".")):
+        inside = [k for k in here if step in getattr(k, "__struct_fields__", ())]
+        here = [part for k in inside for part in _parts(get_type_hints(k)[step])] or here
+    return here
+
+
+def choices(kind: Any, path: str) -> tuple[str, ...]:
+    """Return what a field of a type may be, by its dotted path; empty where it is free."""
+    literals = [k for k in _at(kind, path) if get_origin(k) is Literal]
+    return tuple(str(word) for k in literals for word in get_args(k))

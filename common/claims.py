@@ -47,6 +47,8 @@ class Verdict(Claim, frozen=True, kw_only=True):
     error: float | None  # relative, or absolute where 0 is expected
     verdict: Literal["pass", "fail", "missing"]
     note: str = ""  # why it is missing
+    record: str = ""  # id of the case whose record says so
+    files: tuple[str, ...] = ()  # that record's plans and traces
 
 
 def load(path: Path) -> tuple[Claim, ...]:
@@ -60,24 +62,20 @@ def check(claims: Iterable[Claim], records: Iterable[Record], suite: str) -> lis
     return [_judge(claim, last, suite) for claim in claims if suite in claim.suites]
 
 
-def all_hold(verdicts: Iterable[Verdict]) -> bool:
-    """Say whether every claim passes; a missing one does not."""
-    return all(verdict.verdict == "pass" for verdict in verdicts)
-
-
 def number(value: object) -> str:
     """Return a value for reading: whole numbers in full, others by six digits that count."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+        return f"{value:,}" if isinstance(value, int) else f"{value + 0.0:,.6g}"  # no -0
     return "-" if value is None else str(value)
 
 
 def cells(verdict: Verdict) -> tuple[str, ...]:
     """Return a verdict's row under COLUMNS."""
-    v, unit = verdict, "" if verdict.unit == "1" else f" {verdict.unit}"
+    v, unit = verdict, "" if verdict.unit == "1" else f" {verdict.unit.replace('By', 'B')}"
     relation = {"=": "", ">=": "≥ ", "<=": "≤ "}[v.relation]
     published, ours = (number(x) + unit * (x is not None) for x in (v.expected, v.value))
-    error = f"{100 * v.error:+.3g} %" if v.error and v.expected else number(v.error)
+    off = v.error and round(v.error, 12)  # what is below is the computer's rounding
+    error = f"{100 * off:+.3g} %" if off and v.expected else number(off)
     tolerance = f"±{100 * v.tolerance:.3g} %" if v.tolerance else "exact"
     return v.text, v.verdict, relation + published, ours, error, tolerance, v.origin, v.source
 
@@ -106,6 +104,7 @@ def _judge(claim: Claim, records: Sequence[Record], suite: str) -> Verdict:
     except InputError as refusal:
         note = str(refusal)
     fields: dict[str, Any] = {**msgspec.structs.asdict(claim), "expected": expected}
+    fields |= {"record": ours.case_id, "files": tuple(ours.files)} if ours else {}
     return Verdict(**fields, suite=suite, value=value, error=error, verdict=verdict, note=note)
 
 

@@ -4,6 +4,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from common.files import writing
+
 # No dots among them: a single drawing of those takes 250 kB.
 _HATCHES = ("", "///", "xxx", "---", "+++", "|||", "\\\\\\", "//--", "xx++", "||//")
 
@@ -18,10 +20,9 @@ def style() -> AbstractContextManager[None]:
 def save(fig: Any, stem: Path) -> tuple[Path, Path]:
     """Write a matplotlib Figure as `<stem>.svg` and `.png`, the same bytes for the same drawing."""
     svg, png = Path(f"{stem}.svg"), Path(f"{stem}.png")
-    svg.parent.mkdir(parents=True, exist_ok=True)
-    with style():
-        for path, stamp in ((svg, "Date"), (png, "Software")):
-            fig.savefig(path, metadata={stamp: None})
+    for path, stamp in ((svg, "Date"), (png, "Software")):
+        with style(), writing(path) as beside:
+            fig.savefig(beside, metadata={stamp: None})
     return svg, png
 
 

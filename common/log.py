@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.progress import Progress
 
 from common.errors import InputError
+from common.signals import interruptible
 
 _CONSOLE = Console(stderr=True)
 _log = logging.getLogger(__name__)
@@ -67,12 +68,22 @@ def progress(total: int, what: str) -> Generator[Callable[..., None]]:
 
 
 @contextmanager
-def guard(verbose: bool = False) -> Generator[None]:
+def guard(verbose: bool = False, artifact: str = "") -> Generator[None]:
     """Turn what a user can mend into one line and status 2, Ctrl-C into 130; defects pass."""
     try:
-        yield
-    except (KeyboardInterrupt, InputError, OSError) as error:
+        with interruptible() as check:
+            try:
+                yield
+            except Exception:
+                check()  # whatever a Ctrl-C that got lost has broken is no defect
+                raise
+    except (KeyboardInterrupt, InputError, OSError, ModuleNotFoundError) as error:
         line, status = f"error: {error}", 2
+        if isinstance(error, ModuleNotFoundError):
+            if str(error.name).partition(".")[0] in (artifact, "common"):
+                raise  # a defect of ours
+            extra = artifact.replace("_", "-")
+            line = f"error: {artifact} needs {error.name}: pip install 'quintet[{extra}]'"
         if isinstance(error, KeyboardInterrupt):
             line, status = "interrupted: what was finished is kept", 130
         elif isinstance(error, OSError):

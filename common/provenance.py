@@ -5,7 +5,9 @@ import importlib
 import os
 import platform
 import re
+import resource
 import subprocess
+import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +34,24 @@ def save(out: Path) -> str:
 def saved(out: Path) -> dict[str, dict[str, Any]]:
     """Return all facts saved under `out` by their ids."""
     return {facts["id"]: facts for facts in read_lines(out / "provenance.jsonl", dict[str, Any])}
+
+
+def is_first_rank() -> bool:
+    """Say whether this process is alone or rank 0 of a torchrun launch."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def peak_rss() -> int:
+    """Return the peak resident memory of this process in bytes.
+
+    Linux hands getrusage's figure on from the process that started this one, so its own is read.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @functools.cache

@@ -1,20 +1,23 @@
 """Keep results: one JSON line `record/1` per case in results/<artifact>/<suite>.jsonl."""
 
+import fcntl
 import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
-from operator import methodcaller
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 
 from common.errors import InputError
+from common.files import plain_numbers
 
 T = TypeVar("T")
 Axis = str | int | float | bool
 Origin = Literal["planned", "simulated", "measured", "paper"]
+_BLOCK = 1 << 16
+_log = logging.getLogger(__name__)
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,18 +57,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RecordFile(msgspec.Struct, frozen=True):
-    """The records of one suite in the order they were made, written by one process."""
+    """The records of one suite in the order they were made; many processes may write it."""
 
     path: Path
 
     def read(self) -> list[Record]:
-        """Return all records; a damaged last line is moved to `<file>.damaged` with a warning."""
+        """Return all records; lines that are none are left out, counted in one warning."""
         return read_lines(self.path, Record)
 
     def append(self, record: Record) -> None:
         """Write the record's line and return when it is on the disk."""
-        read_lines(self.path, msgspec.Raw)  # sets aside the cut line that a crash may have left
-        append_line(self.path, msgspec.json.encode(record, enc_hook=methodcaller("tolist")))
+        append_line(self.path, msgspec.json.encode(record, enc_hook=plain_numbers))
 
     def finished(self) -> set[tuple[str, str]]:
         """Return (experiment, case_id) of each case whose last record is ok."""
@@ -73,26 +75,61 @@ class RecordFile(msgspec.Struct, frozen=True):
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """Return the file's objects as `kind`; a cut last one is set aside, which mends the file."""
-    content = path.read_bytes() if path.exists() else b""
-    lines, end, cut = content.rpartition(b"}\n")
-    if cut and (cut.startswith(b"{") or not cut.endswith(b"\n")):
-        append_line(Path(f"{path}.damaged"), cut.removesuffix(b"\n"))
-        os.truncate(path, len(content := lines + end))
-        logging.getLogger(__name__).warning("a cut line was moved to %s.damaged", path)
+    """Return the file's lines as `kind`; what is none of them is left out with one warning.
+
+    Nothing is written. The shared lock waits for who writes just now, so that a line without an
+    end is one that a crash has cut.
+    """
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        content = file.read()
+    decoder = msgspec.json.Decoder(kind)
     try:
-        return msgspec.json.Decoder(kind).decode_lines(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not lines of ours: {error}") from error
+        return decoder.decode_lines(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _readable(path, content, decoder)
+
+
+def _readable(path: Path, content: bytes, decoder: "msgspec.json.Decoder[T]") -> list[T]:
+    found, wrong = list[T](), list[str]()
+    for number, line in enumerate(content.split(b"\n"), 1):
+        try:
+            found += [decoder.decode(line)] if line.strip() else []
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            wrong.append(f"line {number}: {error}")
+    _log.warning("%s: %d lines are not ours and left out (%s)", path, len(wrong), wrong[0])
+    return found
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line by one write and return when it is on the disk."""
+    """Append one line under a lock and return when it is on the disk, whatever the file's size.
+
+    A line that a crash has cut is moved to `<file>.damaged` first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _mend(path, file)
         file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _mend(path: Path, file: BinaryIO) -> None:
+    end = file.seek(0, os.SEEK_END)
+    if end == 0 or os.pread(file.fileno(), 1, end - 1) == b"\n":
+        return
+    start, rest = end, b""
+    while start and b"\n" not in rest:
+        start = max(0, start - _BLOCK)
+        rest = os.pread(file.fileno(), end - start, start)
+    cut = rest.rpartition(b"\n")[2]
+    with Path(f"{path}.damaged").open("ab") as aside:
+        aside.write(cut + b"\n")
+    os.ftruncate(file.fileno(), end - len(cut))
+    _log.warning("a cut line was moved to %s.damaged", path)
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
@@ -103,6 +140,29 @@ def latest(records: Iterable[Record]) -> list[Record]:
 def select(records: Iterable[Record], **axes: Axis) -> list[Record]:
     """Return the records that have these values in their case or, failing that, their fields."""
     return [r for r in records if all(r.case.get(k, getattr(r, k, None)) == axes[k] for k in axes)]
+
+
+def find(
+    records: Iterable[Record], experiment: str, verb: str = "simulate", method: str | None = None
+) -> Record | None:
+    """Return the first record of a verb on an experiment (by a method), None if there is none."""
+    axes = {"experiment": experiment, "verb": verb} | ({"method": method} if method else {})
+    return next(iter(select(records, **axes)), None)
+
+
+def metric(record: Record | None, name: str) -> float | None:
+    """Return a record's metric, None if it or the record is not there."""
+    return next((m.value for m in record.metrics if m.name == name), None) if record else None
+
+
+def samples(record: Record, name: str) -> tuple[float, ...]:
+    """Return the samples of a record's metric."""
+    return next((m.samples for m in record.metrics if m.name == name), ())
+
+
+def significant(value: float | None, digits: int = 3) -> float | None:
+    """Return a value with as many digits as count."""
+    return None if value is None else float(f"{value:.{digits}g}")
 
 
 def comparable(records: Sequence[Record]) -> Sequence[Record]:

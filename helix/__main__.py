@@ -1,5 +1,6 @@
 """Run the command line: `python -m helix VERB`."""
 
-from helix.cli import main
+from common.verbs import main
+from helix.artifact import ARTIFACT
 
-main()
+main(ARTIFACT)

@@ -1,5 +1,6 @@
 """Run the command line: `python -m metis VERB`."""
 
-from metis.cli import main
+from common.verbs import main
+from metis.artifact import ARTIFACT
 
-main()
+main(ARTIFACT)

@@ -1,5 +1,6 @@
 """Run the command line: `python -m puzzle VERB`."""
 
-from puzzle.cli import main
+from common.verbs import main
+from puzzle.artifact import ARTIFACT
 
-main()
+main(ARTIFACT)

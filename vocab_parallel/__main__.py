@@ -1,5 +1,6 @@
 """Run the command line: `python -m vocab_parallel VERB`."""
 
-from vocab_parallel.cli import main
+from common.verbs import main
+from vocab_parallel.artifact import ARTIFACT
 
-main()
+main(ARTIFACT)

@@ -8,8 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beta.arrays import Floats
+from beta.inputs.arrays import Floats
 from common.errors import InputError
+
+MOST_DRAWN = 50
+"""So many times the gaps expected (or 100,000) are drawn until a cv is refused."""
+MOST_CHANGES = 2_000_000
+"""States of a modulated process."""
 
 
 def gamma(*, rate: float, cv: float, duration: float, seed: int, start: float = 0.0) -> Floats:
@@ -21,8 +26,14 @@ def gamma(*, rate: float, cv: float, duration: float, seed: int, start: float = 
         raise InputError(f"gamma arrivals need a positive rate and cv, not {rate} and {cv}")
     random = np.random.RandomState(seed)
     batch = max(int(rate * duration * 1.2), 1)
-    end, now, parts = start + duration, start, []
+    end, now, parts, drawn = start + duration, start, [], 0
     while now < end:
+        drawn += batch
+        if drawn > MOST_DRAWN * max(batch, 100_000):
+            raise InputError(
+                f"gaps of cv {cv:g} are so uneven that {drawn:.3g} of them do not fill"
+                f" {duration:g} s at {rate:g} requests/s on average; lower cv"
+            )
         gaps = random.gamma(1 / cv**2, cv**2 / rate, size=batch)
         gaps[0] += now
         arrivals = np.cumsum(gaps)
@@ -64,10 +75,18 @@ def modulated_poisson(
     random = np.random.RandomState(seed)
     count = int(duration * np.dot(state_s, rates) / sum(state_s))
     arrivals: list[float] = []
-    state, begins = 0, start
+    state, begins, changes = 0, start, 0
     while len(arrivals) < count:
+        changes += 1
+        if changes > MOST_CHANGES:
+            raise InputError(
+                f"modulated arrivals: {changes} states of {min(state_s):g} s and more bring"
+                f" {len(arrivals)} of {count} requests at up to {max(rates):g} requests/s; give"
+                " longer state_s or higher rates"
+            )
         others = [other for other in range(len(rates)) if other != state]
-        following = int(random.choice(others))
+        # With probabilities numpy takes one draw, also for a single alternative, as the original.
+        following = int(random.choice(others, p=[1 / len(others)] * len(others)))
         ends = begins + random.exponential(state_s[state])
         now = begins + random.exponential(1 / rates[state])
         while now < ends and len(arrivals) < count:

@@ -45,6 +45,12 @@ def slice_of(start: str, end: str) -> tuple[int, int]:
     return first, last
 
 
+def files_2019(folder: Path, end: str) -> list[Path]:
+    """Return the files that a slice up to `end` is read from: all days, for the names' order."""
+    days = (minutes_of(end) - 1) // DAY_MINUTES + 1
+    return [folder / _2019.format(day + 1) for day in range(days)]
+
+
 def read_2019(folder: Path, start: str, end: str) -> Counts:
     """Return the counts of [start, end), functions in order of first appearance.
 
@@ -54,10 +60,10 @@ def read_2019(folder: Path, start: str, end: str) -> Counts:
     first, last = slice_of(start, end)
     row_of: dict[str, int] = {}
     rows: list[np.ndarray] = []
-    for day in range((last - 1) // DAY_MINUTES + 1):
+    for day, path in enumerate(files_2019(folder, end)):
         low, high = (min(max(edge - day * DAY_MINUTES, 0), DAY_MINUTES) for edge in (first, last))
         at = day * DAY_MINUTES + low - first
-        for name, cells in _lines_2019(folder / _2019.format(day + 1), low, high):
+        for name, cells in _lines_2019(path, low, high):
             row = row_of.setdefault(name, len(row_of))
             if row == len(rows):
                 rows.append(np.zeros(0, np.int32))
@@ -76,7 +82,7 @@ def _lines_2019(path: Path, low: int, high: int) -> Iterator[tuple[str, list[int
     """Yield each line's function and its counts of minutes `low` to `high` of the day."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; the folder must hold the files as Azure has them")
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         if header[2:3] != ["HashFunction"] or len(header) != DAY_MINUTES + 4:
@@ -105,9 +111,10 @@ def read_2021(path: Path, start: str, end: str) -> Stamps:
     """
     first, last = (edge * 60.0 for edge in slice_of(start, end))
     arrivals: dict[str, array[float]] = {}
+    outside = 0
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the 2021 trace as Azure has it")
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         if header[:4] != ["app", "func", "end_timestamp", "duration"]:
@@ -120,12 +127,14 @@ def read_2021(path: Path, start: str, end: str) -> Stamps:
             times = arrivals.setdefault(line[1], array("d"))
             if first <= arrival < last:
                 times.append(arrival - first)
+            else:
+                outside += 1
             if not count % _LINES_SHOWN:
                 _log.info("%d lines of the 2021 trace read", count)
     stamps = tuple(np.sort(np.array(times, dtype=np.float64)) for times in arrivals.values())
     if not any(map(len, stamps)):
         raise InputError(f"{path}: no invocation between {start} and {end}")
-    return Stamps(stamps, last - first)
+    return Stamps(stamps, last - first, outside=outside)
 
 
 def _arrival_2021(line: list[str]) -> float:

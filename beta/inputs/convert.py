@@ -28,7 +28,7 @@ def read_original_tsv(path: Path) -> dict[str, Profile]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the original's benchmark TSV")
     best: dict[tuple[str, Config, int], list[Row]] = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file, delimiter="\t")
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if missing:

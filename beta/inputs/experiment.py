@@ -2,43 +2,65 @@
 
 import math
 import re
-from typing import Literal
 
 import msgspec
 
 from beta.inputs.cluster import GIB, Cluster
 from beta.inputs.playing import SimulatorSettings
-from beta.inputs.replay import Gaps, Mapping
 from beta.inputs.serving import MeasureSettings, ServeSettings
 from beta.inputs.shapes import Shape
+from beta.inputs.traffic import MOST_RATE, Traffic, Training
 from beta.plan.switches import Mode, resolve
+from common.artifact import Case
+from common.devices import find
 from common.errors import InputError
+from common.record import Axis
 
-Source = Literal["gamma", "deterministic", "modulated", "azure2019", "azure2021", "requests"]
 V100 = "v100"
 MACHINE = "machine"
-
-MOST_RATE = 1e6
-"""Requests/s (and CV) above which a number is taken for a mistake."""
-_TRACES = ("azure2019", "azure2021")
+LARGE = "bert-103.5b"
+DAY_S = 86_400.0
+MEMORY_SHARE = 0.9
+"""Of a device's memory that weights may fill where nothing else is said."""
+MOST_DEVICES, MOST_MODELS = 4096, 4096
+"""More are not planned in minutes."""
 
 
 class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Equal devices; `memory_gib` is what weights may fill on each."""
 
     devices: int
-    memory_gib: float = 13.0
+    """How many there are."""
+    device: str = ""
+    """What they are by the data sheet, such as H100: models come with an analytic profile for it;
+    empty: what `profile` was measured on."""
+    memory_gib: float | None = None
+    """What weights may fill on each, GiB; none: 0.9 of the device's, or 13, which is what the paper
+    leaves of a V100's 16 GB."""
     devices_per_node: int = 8
+    """Groups larger than a node are whole nodes."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that are not positive."""
+        """Refuse sizes that are not positive, and more devices than can be planned for."""
         self.cluster()
+        if self.devices > MOST_DEVICES:
+            raise InputError(
+                f"cluster.devices is {self.devices}, expected at most {MOST_DEVICES}; plan for a"
+                " part of them with a part of the traffic"
+            )
+
+    @property
+    def budget_gib(self) -> float:
+        """What weights may fill on each device, GiB."""
+        if self.memory_gib is not None:
+            return self.memory_gib
+        return MEMORY_SHARE * find(self.device).memory_gb * 1e9 / GIB if self.device else 13.0
 
     def cluster(self) -> Cluster:
         """Return the cluster."""
         return Cluster(
             devices=self.devices,
-            memory_bytes=self.memory_gib * GIB,
+            memory_bytes=self.budget_gib * GIB,
             devices_per_node=self.devices_per_node,
         )
 
@@ -48,8 +70,15 @@ class ModelSettings(
 ):
     """Model instances: `count` of them, of the profiled `types` in turn."""
 
-    types: tuple[str, ...]
+    types: tuple[str, ...] = ()
+    """Models of the profile, such as ["bert-1.3b"]; a wrong one is answered with all."""
+    config: str = ""
+    """In place of `types`: a model's config.json, its folder, or a name of the catalogue, such as
+    Llama-3.1-8B; its profile is computed (`cluster.device`)."""
+    sequence: int = 2048
+    """Tokens of a request to such a model: one pass over them, no decoding."""
     count: int = 1
+    """Instances, of the types in turn."""
     names: tuple[str, ...] = ()
     """One per instance; empty: `<type>-<number>`."""
     slo_scale: float | None = None
@@ -61,13 +90,16 @@ class ModelSettings(
     cv: float | None = None
     """Coefficient of variation of the gaps; none: `traffic.cv`."""
     overhead: float | None = None
-    """Put even pipelines whose stages together take so many times the latency on one device in
-    place of the profile's (op 1); none: as profiled."""
+    """Even pipelines (op 1) whose stages together take so many times the latency on one device
+    replace the profile's; none: as profiled."""
 
     def __post_init__(self) -> None:
         """Refuse empty lists, two targets and names that do not fit."""
-        if not self.types or self.count < 1:
-            raise InputError("models: expected one or more types and a count of 1 or more")
+        if bool(self.types) == bool(self.config) or min(self.count, self.sequence) < 1:
+            raise InputError(
+                "models: expected one or more types, or a config in their place, and a count and"
+                " sequence of 1 or more"
+            )
         if self.names and len(self.names) != self.count:
             raise InputError(f"models: {len(self.names)} names for {self.count} instances")
         if self.slo_scale is not None and self.slo_s is not None:
@@ -79,112 +111,21 @@ class ModelSettings(
                 raise InputError(f"models.{field} is {value}, expected a positive number")
 
 
-class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is asked of the models; every test and training workload comes from it.
-
-    `gamma`, `deterministic` and `modulated` (Poisson whose rate jumps) are drawn; `azure2019` and
-    `azure2021` replay a slice of a trace (`path` empty: a stand-in made up here); `requests` is a
-    CSV `arrival_s,model` of one's own.
-    """
-
-    source: Source = "gamma"
-    rate: float = 0.0
-    """Requests/s of all models together (drawn sources)."""
-    distribution: Literal["uniform", "power_law", "triangle_decay"] = "power_law"
-    cv: float = 1.0
-    duration_s: float = 200.0
-    state_s: tuple[float, ...] = (20.0, 5.0)
-    """`modulated`: how long each state lasts on average."""
-    state_factors: tuple[float, ...] = (0.5, 3.0)
-    """`modulated`: a model's rate in each state, in proportion; its mean stays what it is."""
-    path: str = ""
-    """Folder of the 2019 files, the 2021 file, or one's own CSV."""
-    start: str = "0.0.0"
-    """Slice of a trace as day.hour.minute."""
-    end: str = "0.1.0"
-    rate_scale: float = 1.0
-    cv_scale: float = 1.0
-    window_s: float = 60.0
-    """A trace's rate and burstiness are fitted per window."""
-    mapping: Mapping = "stripe"
-    gaps: Gaps = "gamma"
-    """How a trace's windows are replayed; `recorded` takes the stamps of azure2021 as they are."""
-    time_scale: float = 1.0
-    """`recorded`: times are divided by it."""
-    copies: int = 1
-    """`recorded`: each request comes so many times."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        positive = (
-            "cv",
-            "duration_s",
-            "rate_scale",
-            "cv_scale",
-            "window_s",
-            "time_scale",
-            "copies",
-        )
-        for field in positive:
-            value = getattr(self, field)
-            if not 0 < value < math.inf:
-                raise InputError(f"traffic.{field} is {value}, expected a positive number")
-        if not 0 <= self.rate <= MOST_RATE:
-            raise InputError(
-                f"traffic.rate is {self.rate}, expected 0 or more, at most {MOST_RATE:g}"
-            )
-        if self.gaps == "recorded" and self.source == "azure2019":
-            raise InputError("traffic.gaps 'recorded' needs time stamps; azure2019 only has counts")
-        states = (*self.state_s, *self.state_factors)
-        if len(self.state_s) != len(self.state_factors) or len(states) < 4 or min(states) <= 0:
-            raise InputError(
-                "traffic: state_s and state_factors need a positive number for each of two or more"
-                " states"
-            )
-        if self.source == "requests" and not self.path:
-            raise InputError("traffic.source 'requests' needs traffic.path, a CSV arrival_s,model")
-
-    @property
-    def is_trace(self) -> bool:
-        """Whether it replays one of Azure's traces."""
-        return self.source in _TRACES
-
-    @property
-    def is_stand_in(self) -> bool:
-        """Whether the trace is made up here because none was given."""
-        return self.is_trace and not self.path
-
-
-class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a method may look at.
-
-    `same`: the test workload itself, as in the paper's end-to-end figures. `drawn`: about 30,000
-    requests drawn from the same rates and burstiness, model i with `seed` + i. `slice`: another
-    slice of the trace. `first`: the first `share` of the test workload.
-    """
-
-    on: Literal["same", "drawn", "slice", "first"] = "drawn"
-    seed: int = 0
-    start: str = "0.0.0"
-    end: str = "0.1.0"
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Refuse a share out of range."""
-        if not 0 < self.share <= 1:
-            raise InputError(f"training.share is {self.share}, expected above 0 and up to 1")
-
-
 class PlacementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to place. `mode` sets all switches, `switches` changes single ones."""
 
-    method: str = "mp-search-sep"
+    method: str = "best"
+    """How to place: the best of all, or one such as mp-search, mp-greedy-4, sr-greedy; a wrong one
+    is answered with all."""
     mode: Mode = "strict"
+    """compat: with all defects of the original, as its figures are; strict: with none."""
     switches: dict[str, bool] = {}
-    time_limit_s: float = 30.0
-    """Of integer programs and of mp-improve."""
+    """Single defects kept (true) or mended, by name; a wrong name is answered with all."""
+    time_limit_s: float = 2.0
+    """Seconds for each integer program, evolutionary and local search, up to a day: as much as a
+    core does in them, counted, so that an answer does not depend on the machine."""
     load_gib_s: float = 8.0
-    """How fast a device loads weights when mp-replan changes models (assumed)."""
+    """How fast a device loads weights when mp-replan changes models, GiB/s (assumed)."""
     bound: bool = False
     """Whether points of figures also tell the bound that no placement passes."""
 
@@ -192,9 +133,11 @@ class PlacementSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         """Refuse unknown switches."""
         resolve(self.mode, self.switches)
         for field in ("time_limit_s", "load_gib_s"):
-            if not getattr(self, field) > 0:
+            limit = DAY_S if field == "time_limit_s" else math.inf
+            if not 0 < getattr(self, field) <= limit:
                 raise InputError(
-                    f"placement.{field} is {getattr(self, field)}, expected a positive number"
+                    f"placement.{field} is {getattr(self, field)}, expected a positive number, at"
+                    f" most {limit:g}"
                 )
 
 
@@ -202,20 +145,31 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A placement question: models, cluster, profile, traffic; how to place and how to play."""
 
     name: str
+    """Names the files of its plans and profiles: letters, digits, '.', '_', '-'."""
     about: str = ""
+    """A sentence for `list`."""
     cluster: ClusterSettings
+    """Equal devices that models are placed on."""
     models: tuple[ModelSettings, ...]
+    """What is served: each entry is one or more instances."""
     profile: str = V100
-    """`v100` (shipped), `machine` (measured here, once), or the path of a CSV of our format or of
-    the original's TSV."""
+    """Stage latencies and weights: `v100` (shipped), `machine` (measured here, once), or the path
+    of a CSV of our format or of the original's TSV."""
     traffic: Traffic = Traffic()
+    """What is asked of the models; every test and training workload comes from it."""
     training: Training = Training()
+    """What a method may look at."""
     placement: PlacementSettings = PlacementSettings()
+    """How to place."""
     simulator: SimulatorSettings = SimulatorSettings()
+    """How a placement is played on the test workload; placing always uses the fast simulator."""
     shapes: dict[str, Shape] = {}
-    """What models of a type are made of, for `profile` and `run`; the paper's are known."""
+    """What models of a type are made of, for `profile` and `run`, as [shapes.TYPE]; the paper's are
+    known."""
     measure: MeasureSettings = MeasureSettings()
+    """What `profile` measures."""
     serve: ServeSettings = ServeSettings()
+    """How `run` serves, and the load that is put on it."""
 
     def __post_init__(self) -> None:
         """Refuse a name that cannot name files, and traffic that says nothing."""
@@ -225,6 +179,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
         if not self.models:
             raise InputError("models: expected one or more entries")
+        if (count := sum(entry.count for entry in self.models)) > MOST_MODELS:
+            raise InputError(
+                f"models: {count} instances, expected at most {MOST_MODELS}; plan for a part of"
+                " them on a part of the devices"
+            )
         own = [models.rate is not None for models in self.models]
         if any(own) and not all(own):
             raise InputError("models: give every entry a rate, or none and traffic.rate")
@@ -241,4 +200,13 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.traffic.is_stand_in or (large and self.profile == V100)
 
 
-LARGE = "bert-103.5b"
+def axes(case: Case) -> dict[str, Axis]:
+    """Return what tables select records by, beside verb and method."""
+    experiment: Experiment = case.experiment
+    found: dict[str, Axis] = {
+        "mode": experiment.placement.mode,
+        "simulator": experiment.simulator.kind,
+        "dispatch": experiment.simulator.dispatch,
+        "stand_in": experiment.stand_in,
+    }
+    return found | {"stages": experiment.serve.stages} if case.verb == "run" else found

@@ -1,19 +1,21 @@
-"""From an experiment's settings to models and workloads; what is costly is kept for the next."""
+"""From an experiment's settings to models and workloads; what is costly is kept for the next.
 
-import csv
-import math
-from collections.abc import Callable
+What is kept is known by the content of the files behind it (`sources`), not by their paths.
+"""
+
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import msgspec
 
-from beta.arrays import Floats
+from beta.inputs.analytic import COMPUTE, MEMORY, Task, analytic_profile
+from beta.inputs.arrays import Floats
 from beta.inputs.arrivals import deterministic, gamma, modulated_poisson, split_rate
 from beta.inputs.azure import minutes_of, read_2019, read_2021, slice_of
 from beta.inputs.convert import read_original_tsv
-from beta.inputs.experiment import V100, Experiment, ModelSettings, Traffic
+from beta.inputs.experiment import V100, Experiment, ModelSettings
 from beta.inputs.model import Model, even_pipelines, large_profile, slo_of
 from beta.inputs.profile import Profile, read_profiles
 from beta.inputs.replay import (
@@ -24,10 +26,21 @@ from beta.inputs.replay import (
     replay_counts,
     replay_stamps,
 )
+from beta.inputs.requests import Asked, own_requests
+from beta.inputs.shapes import SHAPES, Shape, shape_of
+from beta.inputs.sources import digest_of, profile_file, traffic_digest
 from beta.inputs.stand_in import counts_2019, stamps_2021
+from beta.inputs.traffic import Traffic
 from beta.inputs.workload import Workload, merge, training_workload
+from common.architecture import Architecture
+from common.devices import find
 from common.errors import InputError
+from common.model import read
 
+PAPERS = "V100"
+"""What the shipped profile was measured on."""
+CATALOGUED = {"llama-7b": "Llama-2-7B", "llama-13b": "Llama-2-13B"}
+"""Types that nobody profiled here -> catalogue entries of the same sizes."""
 MOST_SEED = 2**31 - 1
 MOST_REQUESTS = 2e8
 """More than that do not fit into 8 GB."""
@@ -39,28 +52,24 @@ class Loaded(NamedTuple):
     models: tuple[Model, ...]
     train: Workload
     test: Workload
-
-
-class Asked(NamedTuple):
-    """Arrivals per model, and each model's rate in requests/s."""
-
-    arrivals: tuple[Floats, ...]
-    rates: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    """Sentences on what is recorded and not among them, and on profiles that nobody measured."""
 
 
 def load(experiment: Experiment, seed: int = 0) -> Loaded:
     """Return models, training and test workload of an experiment; model i draws from seed + i."""
     if not 0 <= seed <= MOST_SEED:
         raise InputError(f"the seed is {seed}, expected 0 to {MOST_SEED}")
-    profiles = load_profiles(experiment.profile)
-    drafts = tuple(model for settings in experiment.models for model in _models(settings, profiles))
+    profiles = load_profiles(experiment.profile, digest_of(profile_file(experiment)))
+    drafts, notes = _drafts(experiment, profiles)
     names = [model.name for model in drafts]
     if len(set(names)) < len(names):
         raise InputError("models: two instances have one name; give names")
     traffic = experiment.traffic
     shares = _shares(experiment, len(drafts))
     cvs = tuple(entry.cv or traffic.cv for entry in experiment.models for _ in range(entry.count))
-    asked = _asked(traffic, tuple(names), shares, cvs, seed)
+    content = traffic_digest(experiment)
+    asked = _asked(traffic, tuple(names), shares, cvs, seed, content)
     models = tuple(
         Model(name=m.name, profile=m.profile, slo_s=m.slo_s, rate=rate, cv=cv)
         for m, rate, cv in zip(drafts, asked.rates, cvs, strict=True)
@@ -68,12 +77,16 @@ def load(experiment: Experiment, seed: int = 0) -> Loaded:
     test = merge(asked.arrivals)
     if not len(test):
         raise InputError("the test workload has no request; lengthen or quicken the traffic")
-    return Loaded(models, _training(experiment, models, test, seed), test)
+    train = _training(experiment, models, test, seed, content)
+    return Loaded(models, train, test, (*asked.left_out, *notes))
 
 
 @lru_cache(maxsize=4)
-def load_profiles(source: str) -> dict[str, Profile]:
-    """Return the profiles of a source by model; the shipped ones have bert-103.5b's stand-in."""
+def load_profiles(source: str, content: str) -> dict[str, Profile]:
+    """Return the profiles of a source by model; the shipped ones have bert-103.5b's stand-in.
+
+    `content` is the digest of the source's file: of another content other profiles are kept.
+    """
     if source == V100:
         profiles = read_profiles()
         return {**profiles, "bert-103.5b": large_profile(profiles["bert-6.7b"])}
@@ -81,11 +94,85 @@ def load_profiles(source: str) -> dict[str, Profile]:
     return read_original_tsv(path) if path.suffix == ".tsv" else read_profiles(path)
 
 
+def _drafts(
+    experiment: Experiment, profiles: dict[str, Profile]
+) -> tuple[tuple[Model, ...], list[str]]:
+    """Return the models without their traffic, and a note on each profile that is computed."""
+    made, notes = list[Model](), dict[str, None]()
+    for settings in experiment.models:
+        known, types = profiles, settings.types
+        for kind, task in _tasks(settings, experiment, profiles):
+            known = known | {kind: analytic_profile(kind, task)}
+            types = types or (kind,)
+            notes[_note(kind, task)] = None
+        made += _models(msgspec.structs.replace(settings, types=types, config=""), known)
+    return tuple(made), list(notes)
+
+
+def _tasks(
+    settings: ModelSettings, experiment: Experiment, profiles: dict[str, Profile]
+) -> Iterator[tuple[str, Task]]:
+    """Yield what profiles of an entry are to be computed: of a config, of types nobody measured.
+
+    Where `cluster.device` names another device than the shipped profile's, of all types.
+    """
+    shipped = experiment.profile == V100
+    named = experiment.cluster.device or (PAPERS if shipped else "")
+    if settings.config:
+        if not named:
+            raise InputError(
+                f"models.config {settings.config}: give cluster.device, such as H100, to compute"
+                " its profile for"
+            )
+        name = _name_of(settings.config)
+        yield name, Task(read(settings.config), find(named), settings.sequence)
+    for kind in settings.types:
+        if shipped and experiment.cluster.device and kind in {**SHAPES, **experiment.shapes}:
+            shape = shape_of(kind, experiment.shapes)
+            yield kind, Task(_bert(shape), find(named), shape.sequence)
+        elif kind not in profiles and kind.lower() in CATALOGUED and named:
+            yield kind, Task(read(CATALOGUED[kind.lower()]), find(named), settings.sequence)
+
+
+def _name_of(config: str) -> str:
+    """Return what a model is called by its config: its folder, its file, or as it is."""
+    path = Path(config)
+    if path.name == "config.json":
+        path = path.resolve().parent
+    return path.stem if path.suffix in (".json", ".toml") else path.name
+
+
+def _bert(shape: Shape) -> Architecture:
+    if shape.folder:
+        return read(shape.folder)
+    return read(
+        {
+            "model_type": "bert",
+            "hidden_size": shape.hidden,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "intermediate_size": 4 * shape.hidden,
+            "vocab_size": shape.vocabulary,
+            "max_position_embeddings": shape.sequence,
+            "torch_dtype": "float16",
+        }
+    )
+
+
+def _note(kind: str, task: Task) -> str:
+    return (
+        f"{kind}: simulated (analytic profile): a request is one pass over {task.sequence} tokens,"
+        f" no decoding, on {task.device.name} by its data sheet, at {COMPUTE:.0%} of its peak and"
+        f" {MEMORY:.0%} of its bandwidth; nobody measured it"
+    )
+
+
 def _models(settings: ModelSettings, profiles: dict[str, Profile]) -> list[Model]:
     unknown = sorted({*settings.types} - {*profiles})
     if unknown:
         raise InputError(
-            f"models.types: no profile of {', '.join(unknown)}; there are {', '.join(profiles)}"
+            f"models.types: no profile of {', '.join(unknown)}; there are {', '.join(profiles)}; or"
+            " give models.config in place of types, such as Llama-2-7B"
         )
     made = list[Model]()
     for i in range(settings.count):
@@ -117,11 +204,12 @@ def _asked(
     rates: tuple[float, ...],
     cvs: tuple[float, ...],
     seed: int,
+    content: str,
 ) -> Asked:
     if traffic.is_trace:
-        return _replayed(traffic, len(names), seed)
+        return _replayed(traffic, len(names), seed, content)
     if traffic.source == "requests":
-        return _own_requests(Path(traffic.path), names)
+        return own_requests(Path(traffic.path), names)
     length = traffic.duration_s
     if length * sum(rates) > MOST_REQUESTS:
         raise InputError(
@@ -155,8 +243,8 @@ def _modulated(traffic: Traffic, rates: tuple[float, ...], seed: int) -> tuple[F
     )
 
 
-def _replayed(traffic: Traffic, models: int, seed: int) -> Asked:
-    trace = _trace(traffic.source, traffic.path, traffic.start, traffic.end)
+def _replayed(traffic: Traffic, models: int, seed: int, content: str) -> Asked:
+    trace = _trace(traffic.source, traffic.path, traffic.start, traffic.end, content)
     seconds = 60.0 * (minutes_of(traffic.end) - minutes_of(traffic.start))
     if traffic.gaps == "recorded" and isinstance(trace, Stamps):
         found = raw_stamps(
@@ -179,46 +267,32 @@ def _replayed(traffic: Traffic, models: int, seed: int) -> Asked:
             cv_one=traffic.gaps == "exponential",
             seed=seed,
         )
-    return Asked(found.arrivals, tuple(len(times) / seconds for times in found.arrivals))
+    rates = tuple(len(times) / seconds for times in found.arrivals)
+    return Asked(found.arrivals, rates, tuple(_left_out(trace, found, traffic)))
+
+
+def _left_out(trace: Counts | Stamps, found: Replay, traffic: Traffic) -> Iterator[str]:
+    if isinstance(trace, Stamps) and trace.outside:
+        yield (
+            f"left out: {trace.outside} rows of the trace outside {traffic.start} to {traffic.end}"
+        )
+    if found.unfitted:
+        yield (
+            f"left out: {found.unfitted} requests of windows of {traffic.window_s:g} s with too few"
+            " gaps to fit, or equal ones"
+        )
 
 
 @lru_cache(maxsize=2)
-def _trace(source: str, path: str, start: str, end: str) -> Counts | Stamps:
+def _trace(source: str, path: str, start: str, end: str, content: str) -> Counts | Stamps:
     if path:
         return (read_2019 if source == "azure2019" else read_2021)(Path(path), start, end)
     first, last = slice_of(start, end)
     return (counts_2019 if source == "azure2019" else stamps_2021)(first, last)
 
 
-def _own_requests(path: Path, names: tuple[str, ...]) -> Asked:
-    """Read a CSV `arrival_s,model`; a model's rate is its requests over the trace's length."""
-    arrivals: dict[str, list[float]] = {name: [] for name in names}
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a CSV with columns arrival_s,model")
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        if not {"arrival_s", "model"} <= {*(reader.fieldnames or ())}:
-            raise InputError(f"{path}: expected columns arrival_s,model")
-        for line in reader:
-            where = f"{path}: line {reader.line_num}"
-            try:
-                when = float(line["arrival_s"])
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{where}: {error}, expected seconds") from error
-            if line["model"] not in arrivals:
-                raise InputError(f"{where}: no model {line['model']!r} in the experiment")
-            if not 0 <= when < math.inf:
-                raise InputError(f"{where}: arrival_s is {when:g}, expected 0 or later")
-            arrivals[line["model"]].append(when)
-    times = tuple(np.sort(np.array(arrivals[name], np.float64)) for name in names)
-    ends = [float(t[-1]) for t in times if len(t)]
-    if not ends:
-        raise InputError(f"{path}: no request in it")
-    return Asked(times, tuple(len(t) / max(max(ends), 1e-9) for t in times))
-
-
 def _training(
-    experiment: Experiment, models: tuple[Model, ...], test: Workload, seed: int
+    experiment: Experiment, models: tuple[Model, ...], test: Workload, seed: int, content: str
 ) -> Workload:
     training, traffic = experiment.training, experiment.traffic
     if training.on == "same":
@@ -226,11 +300,13 @@ def _training(
     if training.on == "first" or traffic.source == "requests":
         return test[: max(int(len(test) * training.share), 1)]
     if training.on == "slice":
-        return _sliced(traffic, training.start, training.end, len(models), seed)
+        return _sliced(traffic, training.start, training.end, len(models), seed, content)
     return training_workload(models, training.seed + seed)
 
 
 @lru_cache(maxsize=2)
-def _sliced(traffic: Traffic, start: str, end: str, models: int, seed: int) -> Workload:
-    fields = {**{f: getattr(traffic, f) for f in Traffic.__struct_fields__}, "start": start}
-    return merge(_replayed(Traffic(**{**fields, "end": end}), models, seed).arrivals)
+def _sliced(
+    traffic: Traffic, start: str, end: str, models: int, seed: int, content: str
+) -> Workload:
+    slice_ = msgspec.structs.replace(traffic, start=start, end=end)
+    return merge(_replayed(slice_, models, seed, content).arrivals)

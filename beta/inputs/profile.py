@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from common.errors import InputError
+from common.files import writing
 
 SHIPPED = Path(__file__).parents[1] / "data" / "profile_v100.csv"
 _REQUIRED = ("model", "op", "pp", "batch", "stage", "latency_s")
@@ -67,6 +68,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             )
         return sum(self.records[SINGLE].stage_s[1])
 
+    @property
+    def batched(self) -> bool:
+        """Whether some config has a batch size above 1."""
+        return any(max(record.stage_s) > 1 for record in self.records.values())
+
     def memory_bytes(self, config: Config) -> float:
         """Return the bytes per device under a config, infinite where it is not profiled."""
         record = self.records.get(config)
@@ -89,7 +95,7 @@ def read_profiles(path: Path = SHIPPED) -> dict[str, Profile]:
     """Return the profiles of a file of our format by model name, in order of first appearance."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a CSV with columns {', '.join(_COLUMNS)}")
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(line for line in file if not line.startswith("#"))
         missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
         if missing:
@@ -182,7 +188,7 @@ def rows_of(profiles: dict[str, Profile]) -> Iterator[Row]:
 
 def write_profiles(profiles: dict[str, Profile], path: Path, *, source: str) -> None:
     """Write profiles in our format; `source` says who measured them on what."""
-    with path.open("w", newline="") as file:
+    with writing(path) as beside, beside.open("w", newline="") as file:
         file.writelines(f"# {line}\n" for line in source.splitlines())
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from beta.arrays import Floats, Ints
+from beta.inputs.arrays import Floats, Ints
 from beta.inputs.arrivals import gamma
 from beta.inputs.workload import Workload, merge
 from common.errors import InputError
@@ -40,6 +40,8 @@ class Stamps(NamedTuple):
     arrivals: tuple[Floats, ...]
     length_s: float
     stand_in: bool = False
+    outside: int = 0
+    """Rows of the file that are not in the slice."""
 
 
 class Window(NamedTuple):
@@ -56,6 +58,9 @@ class Replay(NamedTuple):
     """Per model: its windows, None where it is not asked for."""
     arrivals: tuple[Floats, ...]
     """Per model, seconds since the slice began, ascending."""
+
+    unfitted: int = 0
+    """Recorded requests of windows with too few, or equal, gaps to fit."""
 
     def workload(self) -> Workload:
         """Return all models' requests."""
@@ -120,14 +125,16 @@ def replay_stamps(
     active = [arrivals for arrivals in trace.arrivals if len(arrivals)]
     owner = owners(len(active), models, mapping)
     edges = np.arange(math.ceil(trace.length_s / window_s) + 1) * window_s
-    windows = []
+    windows, unfitted = [], 0
     for model in range(models):
         mine = np.sort(np.concatenate([active[i] for i in np.flatnonzero(owner == model)]))
         cuts = np.searchsorted(mine, edges)
         fits = [_fit(mine[low:high], window_s, cv_one=cv_one) for low, high in pairwise(cuts)]
+        counts = np.diff(cuts)
+        unfitted += sum(int(n) for n, fit in zip(counts, fits, strict=True) if fit is None)
         scale = 1.0 if cv_one else cv_scale
         windows.append(tuple(fit and Window(fit.rate * rate_scale, fit.cv * scale) for fit in fits))
-    return _draw(tuple(windows), window_s, seed)
+    return _draw(tuple(windows), window_s, seed)._replace(unfitted=unfitted)
 
 
 def raw_stamps(

@@ -1,6 +1,8 @@
 """How a placement is served for real (`run`) and how this machine is measured (`profile`)."""
 
 import math
+import os
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -12,9 +14,13 @@ class MeasureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Which configs and batch sizes `profile` measures; more than the machine has are left out."""
 
     op: tuple[int, ...] = (1, 2)
+    """Tensor degrees to measure."""
     pp: tuple[int, ...] = (1, 2, 4, 8)
+    """Pipeline depths to measure."""
     batch: tuple[int, ...] = (1,)
+    """Batch sizes to measure."""
     runs: int = 7
+    """Times each stage is timed; the median counts."""
 
     def __post_init__(self) -> None:
         """Refuse sizes below 1."""
@@ -27,8 +33,12 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The service and the load that is put on it."""
 
     host: str = "127.0.0.1"
+    """Address to listen at."""
     port: int = 0
     """0: any that is free; it is printed."""
+    api_key: str = ""
+    """Where the key is that clients have to send as a bearer token: env:NAME or file:PATH; empty:
+    none is asked for. The key itself would go into every record of a run."""
     ray: str = "local"
     """`local` (started here and ended with it), `auto`, host:port or ray://host:port."""
     load: Literal["traffic", "none"] = "traffic"
@@ -40,11 +50,11 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cpus_per_device: float = 1.0
     """What a stage worker asks of a Ray cluster; with nccl a GPU besides."""
     margin_s: float = 0.004
-    """What admission leaves free before the deadline."""
+    """Seconds that admission leaves free before the deadline."""
     correct: bool = True
-    """Whether admission learns from answers that came late."""
-    scale_limit: float = 1.08
-    """Most by which admission takes stages for slower than the profile; above, it is told."""
+    """Whether admission learns from how long stages take; else it believes the profile."""
+    slower: float = 1.0
+    """`delay`: stages wait so many times as long as the profile says (how overload is tried)."""
     most_outstanding: int = 1000
     """Requests that a group holds before it refuses more: what bounds memory without targets."""
     timeout_s: float = 60.0
@@ -56,7 +66,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        for field in ("timeout_s", "drain_s", "scale_limit", "most_outstanding"):
+        for field in ("timeout_s", "drain_s", "slower", "most_outstanding"):
             if not 0 < getattr(self, field) < math.inf:
                 raise InputError(
                     f"serve.{field} is {getattr(self, field)}, expected a positive number"
@@ -64,7 +74,24 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for field in ("cpus_per_device", "margin_s", "kill_every_s"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise InputError(f"serve.{field} is {getattr(self, field)}, expected 0 or more")
+        if self.api_key and not self.api_key.startswith(("env:", "file:")):
+            raise InputError("serve.api_key is a key itself, expected env:NAME or file:PATH")
         if not 0 <= self.port < 65536:
             raise InputError(f"serve.port is {self.port}, expected 0 to 65535")
         if self.target and not self.target.startswith("http://"):
             raise InputError(f"serve.target is {self.target!r}, expected http://host:port")
+
+    def key(self) -> str:
+        """Return the key that clients have to send; empty: none. InputError if it is not there."""
+        kind, _, place = self.api_key.partition(":")
+        if not kind:
+            return ""
+        try:
+            found = os.environ[place] if kind == "env" else Path(place).read_text(encoding="utf-8")
+        except KeyError:
+            raise InputError(f"serve.api_key: {place} is not set in the environment") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"serve.api_key: {place}: {error}") from None
+        if not found.strip():
+            raise InputError(f"serve.api_key: {place} is empty")
+        return found.strip()

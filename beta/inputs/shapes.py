@@ -13,10 +13,15 @@ class Shape(
     sequence: int = 128
     """Tokens of a request, at most; profiles are measured with as many."""
     hidden: int = 0
+    """Units of a layer's output; the inner layer has four times as many."""
     layers: int = 0
+    """Transformer layers."""
     heads: int = 0
+    """Attention heads; they divide `hidden`."""
     vocabulary: int = 51_200
+    """Token ids."""
     labels: int = 5
+    """Classes."""
     folder: str = ""
     """A Hugging Face sequence classifier: config.json and *.safetensors."""
 

@@ -7,7 +7,7 @@ good for the shape only.
 
 import numpy as np
 
-from beta.arrays import Ints
+from beta.inputs.arrays import Ints
 from beta.inputs.replay import Counts, Stamps
 from common.errors import InputError
 

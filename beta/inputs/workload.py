@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 
-from beta.arrays import Floats, Indices
+from beta.inputs.arrays import Floats, Indices
 from beta.inputs.arrivals import gamma
 from beta.inputs.model import Model
 from common.errors import InputError

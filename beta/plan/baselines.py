@@ -2,8 +2,8 @@
 
 from beta.inputs.profile import SINGLE, Config
 from beta.plan.greedy import greedy
-from beta.plan.partition import powers_in
-from beta.plan.placement import Group, Placement, Timetable, empty, used_bytes
+from beta.plan.partition import inside_nodes, powers_in
+from beta.plan.placement import Group, Placement, Timetable, used_bytes
 from beta.plan.problem import Problem, Scored, score
 from common.errors import InputError
 
@@ -14,12 +14,22 @@ def selective_replication(problem: Problem) -> Scored:
 
 
 def fixed_groups(problem: Problem, size: int) -> Scored:
-    """Return pipelines of `size` devices filled greedily: `mp-greedy-SIZE`."""
-    if size < 1 or problem.cluster.devices % size:
+    """Return pipelines of `size` devices filled greedily: `mp-greedy-SIZE`.
+
+    As many as lie inside nodes; devices that they leave over stay idle.
+    """
+    cluster = problem.cluster
+    if size < 1 or cluster.devices % size:
         raise InputError(
-            f"mp-greedy-{size}: groups of {size} do not divide {problem.cluster.devices} devices"
+            f"mp-greedy-{size}: groups of {size} do not divide {cluster.devices} devices"
         )
-    return greedy(problem, (Config(1, size),) * (problem.cluster.devices // size))
+    count, _ = inside_nodes(cluster.devices, size, cluster.devices_per_node)
+    if not count:
+        raise InputError(
+            f"mp-greedy-{size}: groups of {size} are not whole nodes of"
+            f" {cluster.devices_per_node} devices"
+        )
+    return greedy(problem, (Config(1, size),) * count)
 
 
 def uniform(problem: Problem) -> Scored:
@@ -42,30 +52,24 @@ def uniform(problem: Problem) -> Scored:
 
 def round_robin(problem: Problem) -> Scored:
     """Return the models dealt out to pipelines of 4 until nothing fits: `mp-round-robin`."""
-    devices, stops = problem.cluster.devices, problem.switches.round_robin_stops
-    sizes = [4] * (devices // 4) + powers_in(devices % 4)
-    placement, g = empty(tuple(Config(1, size) for size in sizes)), 0
+    cluster, stops = problem.cluster, problem.switches.round_robin_stops
+    count, spare = inside_nodes(cluster.devices, 4, cluster.devices_per_node)
+    sizes = [4] * count + sorted(size for left in spare for size in powers_in(left))
+    held: list[list[int]] = [[] for _ in sizes]
+    used, g = [0.0] * len(sizes), 0
     added = True
     while added:
         added = False
-        for m in range(len(problem.models)):
-            turns = 1 if stops else len(sizes)
-            fits = [
-                h
-                for h in ((g + i) % len(sizes) for i in range(turns))
-                if _takes(problem, placement, h, m)
-            ]
-            if fits:
-                placement, added = placement.with_model(fits[0], m), True
-                g = (fits[0] + 1) % len(sizes)
-    return score(problem, placement)
-
-
-def _takes(problem: Problem, placement: Placement, g: int, m: int) -> bool:
-    group = placement.groups[g]
-    weight = problem.models[m].profile.memory_bytes(group.config)
-    used = used_bytes(group, problem.models)
-    return m not in group.models and weight + used <= problem.cluster.memory_bytes
+        for m, model in enumerate(problem.models):
+            for i in range(1 if stops else len(sizes)):
+                h = (g + i) % len(sizes)
+                total = used[h] + model.profile.memory_bytes(Config(1, sizes[h]))
+                if m not in held[h] and total <= cluster.memory_bytes:
+                    held[h].append(m)
+                    used[h], added, g = total, True, (h + 1) % len(sizes)
+                    break
+    groups = zip(sizes, held, strict=True)
+    return score(problem, Placement(tuple(Group(Config(1, size), tuple(m)) for size, m in groups)))
 
 
 def one_group_each(problem: Problem, pp: int, op: int) -> Scored:

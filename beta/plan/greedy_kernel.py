@@ -7,10 +7,10 @@ their models, so that numbers break ties as in the original.
 
 import numpy as np
 
-from beta.arrays import Bools, Floats, Indices, Ints
-from beta.compiled import compiled
+from beta.inputs.arrays import Bools, Floats, Indices, Ints
 from beta.plan.ties import argsort
 from beta.simulate.tables import OVERHEAD_S
+from common.kernels import compiled
 
 NEVER = 1e100
 

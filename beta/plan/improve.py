@@ -1,11 +1,10 @@
 """Local search from AlpaServe's answer: groups are emptied, recut, refilled, replicas exchanged.
 
 Not in the paper. Every step is scored on the training workload and kept only if it is better, so
-the answer is never worse than the one it starts from. Steps are drawn from a fixed seed; how many
-fit into the time limit depends on the machine.
+the answer is never worse than the one it starts from. Steps are drawn from a fixed seed, as many as
+fit into the time limit, as counted (`problem.PER_SECOND`).
 """
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -13,8 +12,8 @@ import numpy as np
 from beta.inputs.profile import Config
 from beta.plan.greedy import refill
 from beta.plan.partition import MOST_OP, MOST_PP, divisors
-from beta.plan.placement import Group, Placement, used_bytes
-from beta.plan.problem import Problem, Scored, score
+from beta.plan.placement import Group, Placement, packed, used_bytes
+from beta.plan.problem import EACH, PER_SECOND, Problem, Scored, score
 from beta.plan.search import profiled, search_separated
 
 Step = Callable[[Problem, Placement, np.random.Generator], Scored | None]
@@ -30,15 +29,16 @@ def local_search(
     problem: Problem, start: Scored, time_limit_s: float, steps: int | None = None
 ) -> Scored:
     """Return the best placement met from a given one on, within seconds and steps."""
-    random, ends = np.random.default_rng(0), time.monotonic() + time_limit_s
-    first = score(problem, start.placement)
-    best, tried = first, 0
+    random = np.random.default_rng(0)
+    best, tried, spent_s = score(problem, start.placement), 0, 0.0
     simulations, walked = start.simulations, start.walked
-    while time.monotonic() < ends and (steps is None or tried < steps) and best.goodput < 1:
+    while spent_s < time_limit_s and (steps is None or tried < steps) and best.goodput < 1:
         found = _MOVES[tried % len(_MOVES)](problem, best.placement, random)
         tried += 1
         if found is None:
+            spent_s += EACH / PER_SECOND
             continue
+        spent_s += found.seconds
         simulations, walked = simulations + found.simulations, walked + found.walked
         if found.score > best.score:
             best = found
@@ -72,7 +72,8 @@ def _recut(problem: Problem, placement: Placement, random: np.random.Generator) 
         return None
     config, number = options[int(random.integers(len(options)))]
     kept = [group for g, group in enumerate(placement.groups) if g not in chosen]
-    return refill(problem, Placement((*kept, *(Group(config),) * number)))
+    cut = Placement((*kept, *(Group(config),) * number))
+    return None if packed(cut, problem.cluster) is None else refill(problem, cut)
 
 
 def _exchanged(

@@ -15,6 +15,8 @@ from beta.plan.problem import Problem, Scored, score
 from common.errors import InputError
 
 TIME_LIMIT_S = 30.0
+NODES_S, SLOWER = 100, 4
+"""Nodes that a search tree may grow by in a second; a machine may be so many times slower."""
 SUM_SHARE = 1e-4
 """Worth of the sum of tolerances beside the least one."""
 MENU = (Config(1, 1), Config(1, 2), Config(1, 4), Config(1, 8))
@@ -44,7 +46,9 @@ class _Program:
 
         solver: Any = highspy.Highs()
         solver.setOptionValue("output_flag", False)
-        solver.setOptionValue("time_limit", time_limit_s)
+        # Counted in nodes, so that the answer is the same on any machine that is not much slower.
+        solver.setOptionValue("mip_max_nodes", max(int(NODES_S * time_limit_s), 1))
+        solver.setOptionValue("time_limit", SLOWER * time_limit_s)
         solver.setOptionValue("threads", 1)
         for cost, upper, integer in zip(self.cost, self.upper, self.integer, strict=True):
             solver.addVar(0.0, upper)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from beta.plan import baselines, integer
 from beta.plan.beam import replicated_by_beam
+from beta.plan.best import Chosen, best
 from beta.plan.evolve import evolve, evolve_replicas
 from beta.plan.improve import improve
-from beta.plan.placement import Timetable
+from beta.plan.placement import Timetable, packed
 from beta.plan.problem import Problem, Scored
 from beta.plan.replan import replan
 from beta.plan.search import search, search_separated
@@ -19,15 +20,16 @@ class Method(NamedTuple):
     """What a name stands for; names end with as many numbers as `numbers` names."""
 
     about: str
-    solve: Callable[..., Scored | Timetable]
+    solve: Callable[..., Scored | Chosen | Timetable]
     numbers: tuple[str, ...] = ()
     limited: bool = False
     """Whether it takes a time limit in seconds as its last argument."""
 
 
 METHODS: dict[str, Method] = {
+    "best": Method("the best of all methods below that end in one placement", best, limited=True),
     "mp-search-sep": Method(
-        "AlpaServe: also gives models of unlike latency devices of their own", search_separated
+        "AlpaServe: also gives models of different latency devices of their own", search_separated
     ),
     "mp-improve": Method(
         "mp-search-sep, then local search within the time limit", improve, limited=True
@@ -70,6 +72,12 @@ class Solved(NamedTuple):
     simulations: int
     walked: int
     """Requests simulated."""
+    by: str = ""
+    """The method whose placement is the best of all, where all were asked."""
+    proved: bool = False
+    """Whether no placement is better."""
+    left_out: tuple[str, ...] = ()
+    """Methods that were not asked, as they would take too long."""
 
 
 def names() -> str:
@@ -97,6 +105,15 @@ def solve(problem: Problem, name: str, time_limit_s: float = integer.TIME_LIMIT_
     seconds = time.perf_counter() - started
     if isinstance(found, Timetable):
         return Solved(found, None, None, seconds, 0, 0)
+    by, proved, left_out = "", False, ()
+    if isinstance(found, Chosen):
+        found, by, _, proved, left_out = found
+    if packed(found.placement, problem.cluster) is None and not problem.switches.dead_leftovers:
+        per_node = problem.cluster.devices_per_node
+        raise InputError(
+            f"{name}: its groups do not fit into nodes of {per_node} devices so that none"
+            " straddles two; take method best, or change cluster.devices_per_node"
+        )
     return Solved(
         Timetable((0.0,), (found.placement,)),
         found.score,
@@ -104,4 +121,7 @@ def solve(problem: Problem, name: str, time_limit_s: float = integer.TIME_LIMIT_
         seconds,
         found.simulations,
         found.walked,
+        by,
+        proved,
+        left_out,
     )

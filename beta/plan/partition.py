@@ -1,7 +1,7 @@
 """Ways to cut a cluster into groups, and groups of devices into parts for clusters of models.
 
 AlpaServe §4.2, Algorithm 2: all groups of one enumeration have one config, so that the search stays
-small; models of unlike latency may get devices of their own.
+small; models of different latency may get devices of their own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,17 +41,34 @@ def enumerations(
     """Yield the groups' configs of every way to cut `devices`, in the original's order.
 
     As many equal groups as go; what is left over forms pipelines of powers of two. With
-    `profiled`, leftovers form pipelines that some model has a profile for.
+    `profiled`, no group straddles nodes, and leftovers form pipelines that some model has a
+    profile for.
     """
     for size in powers_up_to(devices):
         if size > per_node and size % per_node:
             continue
-        left = devices % size
-        leftovers = powers_in(left) if profiled is None else _profiled_sizes(left, profiled)
-        rest = tuple(Config(1, pp) for pp in leftovers)
+        if profiled is None:
+            count, rest = devices // size, tuple(Config(1, pp) for pp in powers_in(devices % size))
+        else:
+            count, spare = inside_nodes(devices, size, per_node)
+            sizes = sorted(pp for left in spare for pp in _profiled_sizes(left, profiled))
+            rest = tuple(Config(1, pp) for pp in sizes)
         for pp in divisors(size):
-            if pp <= MOST_PP and size // pp <= MOST_OP:
-                yield (Config(size // pp, pp),) * (devices // size) + rest
+            if count and pp <= MOST_PP and size // pp <= MOST_OP:
+                yield (Config(size // pp, pp),) * count + rest
+
+
+def inside_nodes(devices: int, size: int, per_node: int) -> tuple[int, list[int]]:
+    """Return how many groups of a size lie inside nodes, and the devices left over in each node.
+
+    Groups larger than a node are whole nodes; what they leave over is counted node by node too.
+    """
+    nodes = [per_node] * (devices // per_node) + [devices % per_node]
+    if size > per_node:
+        each = size // per_node
+        count = 0 if size % per_node else (len(nodes) - 1) // each
+        return count, [left for left in nodes[count * each :] if left]
+    return sum(node // size for node in nodes), [node % size for node in nodes if node % size]
 
 
 def _profiled_sizes(left: int, profiled: frozenset[Config]) -> list[int]:

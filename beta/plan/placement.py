@@ -79,11 +79,53 @@ def used_bytes(group: Group, models: tuple[Model, ...]) -> float:
     return sum(models[m].profile.memory_bytes(group.config) for m in group.models)
 
 
+def packed(placement: Placement, cluster: Cluster) -> tuple[int, ...] | None:
+    """Return each group's first device so that none straddles nodes; None where none is found.
+
+    Groups larger than a node begin with one and take whole nodes. The largest come first, each
+    into the first node with room: sure to succeed where sizes and nodes are powers of two.
+    """
+    per_node, devices = cluster.devices_per_node, cluster.devices
+    used = [0] * -(-devices // per_node)
+    first = [0] * len(placement.groups)
+    sizes = [group.config.devices for group in placement.groups]
+    for g in sorted(range(len(sizes)), key=lambda g: -sizes[g]):
+        node = _room(used, sizes[g], cluster)
+        if node is None:
+            return None
+        first[g] = node * per_node + used[node]
+        left = sizes[g]
+        while left > 0:
+            taken = min(left, per_node)
+            used[node] += taken
+            left, node = left - taken, node + 1
+    return tuple(first)
+
+
+def _room(used: list[int], size: int, cluster: Cluster) -> int | None:
+    """Return the first node with room for a group, or at which free nodes for it begin."""
+    per_node = cluster.devices_per_node
+    if size <= per_node:
+        ends = [min(per_node, cluster.devices - n * per_node) for n in range(len(used))]
+        return next((n for n, end in enumerate(ends) if used[n] + size <= end), None)
+    if size % per_node:
+        return None
+    nodes, full = size // per_node, cluster.devices // per_node
+    return next((n for n in range(full - nodes + 1) if not any(used[n : n + nodes])), None)
+
+
 def verify(placement: Placement, models: tuple[Model, ...], cluster: Cluster) -> None:
     """Raise InputError where a placement cannot be carried out on the cluster."""
     if placement.devices > cluster.devices:
         raise InputError(
             f"the groups take {placement.devices} devices, the cluster has {cluster.devices}"
+        )
+    if packed(placement, cluster) is None:
+        sizes = sorted({group.config.devices for group in placement.groups})
+        raise InputError(
+            f"groups of {', '.join(map(str, sizes))} devices do not fit into nodes of"
+            f" {cluster.devices_per_node} so that none straddles two; change"
+            " cluster.devices_per_node, or plan anew"
         )
     for number, group in enumerate(placement.groups):
         if len(set(group.models)) < len(group.models):

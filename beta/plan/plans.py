@@ -6,7 +6,6 @@ its models with their latency targets.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -66,35 +65,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """How fast devices load weights at a change of periods; None: at no cost."""
 
 
-def read(path: Path) -> Plan:
-    """Return the plan of a file."""
-    try:
-        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise InputError(f"{path}: not a plan of ours: {error}") from error
+def check(plan: Plan, where: str = "plan") -> None:
+    """Raise InputError unless there is a period, and op and pp of every group are 1 or more."""
     groups = [group for period in plan.periods for group in period.groups]
     if not plan.periods or any(min(group.op, group.pp) < 1 for group in groups):
-        raise InputError(f"{path}: expected one or more periods, and op and pp of 1 or more")
-    return plan
-
-
-def write(plan: Plan, path: Path) -> None:
-    """Write a plan as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+        raise InputError(f"{where}: expected one or more periods, and op and pp of 1 or more")
 
 
 def groups_of(
-    placement: Placement, models: tuple[Model, ...], attainments: Sequence[float | None] = ()
+    placement: Placement,
+    models: tuple[Model, ...],
+    first: Sequence[int],
+    attainments: Sequence[float | None] = (),
 ) -> tuple[PlannedGroup, ...]:
-    """Return a placement's groups by names; groups take devices in order."""
-    made, device = list[PlannedGroup](), 0
+    """Return a placement's groups by names; `first` is each one's first device."""
+    made = list[PlannedGroup]()
     for g, group in enumerate(placement.groups):
         made.append(
             PlannedGroup(
-                first_device=device,
+                first_device=first[g],
                 op=group.config.op,
                 pp=group.config.pp,
                 models=tuple(models[m].name for m in group.models),
@@ -102,7 +91,6 @@ def groups_of(
                 attainment=attainments[g] if attainments else None,
             )
         )
-        device += group.config.devices
     return tuple(made)
 
 

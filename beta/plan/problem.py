@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beta.arrays import Bools
+from beta.inputs.arrays import Bools
 from beta.inputs.cluster import Cluster
 from beta.inputs.model import Model
+from beta.inputs.playing import Simulator, SimulatorSettings, kind_of
 from beta.inputs.profile import Config
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
@@ -25,6 +26,15 @@ class Problem(NamedTuple):
     switches: Switches = Switches()
     load_bytes_s: float = np.inf
     """How fast a device loads weights; only re-planning counts it."""
+    playing: SimulatorSettings = SimulatorSettings()
+    """How the question is asked: methods search by the fast simulator, `best` chooses by this."""
+    seed: int = 0
+    """Of the event simulator's delays."""
+
+    @property
+    def kind(self) -> Simulator:
+        """The simulator that is asked."""
+        return kind_of(self.playing, self.models)
 
     def part(self, models: tuple[int, ...], devices: int) -> "Problem":
         """Return the question for some models on some devices.
@@ -55,6 +65,13 @@ class Problem(NamedTuple):
         return tables_of(self.models, configs)
 
 
+PER_SECOND = 2e7
+"""Requests that a core is taken to simulate in a second where a search is limited in time: what is
+done is counted, so that an answer does not depend on the machine or on what else it does."""
+EACH = 1000
+"""What a simulation costs beside its requests, in requests."""
+
+
 class Scored(NamedTuple):
     """A placement with what the training workload says of it."""
 
@@ -68,6 +85,11 @@ class Scored(NamedTuple):
     """Fast simulations behind it."""
     walked: int = 0
     """Requests simulated behind it."""
+
+    @property
+    def seconds(self) -> float:
+        """What finding it took, as counted."""
+        return (self.walked + EACH * self.simulations) / PER_SECOND
 
     @property
     def goodput(self) -> float:

@@ -1,8 +1,10 @@
 """AlpaServe's search: the best enumeration of groups, each filled greedily (§4.2, Algorithm 2).
 
 `search` takes all models together; `search_separated` also tries to give clusters of models with
-unlike latency devices of their own, so that short requests do not wait behind long ones.
+different latency devices of their own, so that short requests do not wait behind long ones.
 """
+
+from collections.abc import Iterator
 
 from beta.inputs.profile import Config
 from beta.plan.greedy import greedy
@@ -19,21 +21,17 @@ def profiled(problem: Problem) -> frozenset[Config]:
     return frozenset(c for model in problem.models for c in model.profile.records)
 
 
-def search(problem: Problem) -> Scored:
-    """Return the best placement with groups of one config: `mp-search`."""
+def cuts_filled(problem: Problem) -> Iterator[Scored]:
+    """Yield every cut of the cluster into groups of one config, filled greedily."""
     known = None if problem.switches.dead_leftovers else profiled(problem)
     cluster = problem.cluster
-    found = [
-        greedy(problem, configs)
-        for configs in enumerations(
-            cluster.devices, per_node=cluster.devices_per_node, profiled=known
-        )
-    ]
-    best = max(found, key=lambda scored: scored.score)
-    return best._replace(
-        simulations=sum(scored.simulations for scored in found),
-        walked=sum(scored.walked for scored in found),
-    )
+    for configs in enumerations(cluster.devices, per_node=cluster.devices_per_node, profiled=known):
+        yield greedy(problem, configs)
+
+
+def search(problem: Problem) -> Scored:
+    """Return the best placement with groups of one config: `mp-search`."""
+    return _best_of([*cuts_filled(problem)])
 
 
 def search_separated(problem: Problem) -> Scored:
@@ -47,20 +45,38 @@ def search_separated(problem: Problem) -> Scored:
     if len(groups) == 1 or len(groups) > problem.cluster.devices:
         return together
     splits = device_splits(problem.cluster.devices, len(groups), problem.cluster.devices_per_node)
-    splits = thinned(splits, groups, problem.models)
-    if not splits:
+    apart = best_split(problem, groups, thinned(splits, groups, problem.models))
+    if apart is None:
         return together
+    winner = apart if apart.score > score(problem, together.placement).score else together
+    return winner._replace(
+        simulations=together.simulations + apart.simulations,
+        walked=together.walked + apart.walked,
+    )
+
+
+def best_split(
+    problem: Problem, groups: list[tuple[int, ...]], splits: list[tuple[int, ...]]
+) -> Scored | None:
+    """Return the best of the splits of the devices over clusters; None where there is none."""
+    if not splits:
+        return None
     solved: Solved = {}
     for part in sorted({part for split in splits for part in enumerate(split)}):
         solved[part] = search(problem.part(groups[part[0]], part[1]))
     best = max(splits, key=lambda split: _sum([solved[p] for p in enumerate(split)]).score)
-    joined = _joined(groups, [solved[part] for part in enumerate(best)])
-    apart = score(problem, joined)
-    work = [together, *solved.values()]
-    winner = apart if apart.score > score(problem, together.placement).score else together
-    return winner._replace(
-        simulations=sum(scored.simulations for scored in work),
-        walked=sum(scored.walked for scored in work),
+    apart = score(problem, _joined(groups, [solved[part] for part in enumerate(best)]))
+    return apart._replace(
+        simulations=sum(scored.simulations for scored in solved.values()),
+        walked=sum(scored.walked for scored in solved.values()),
+    )
+
+
+def _best_of(found: list[Scored]) -> Scored:
+    best = max(found, key=lambda scored: scored.score)
+    return best._replace(
+        simulations=sum(scored.simulations for scored in found),
+        walked=sum(scored.walked for scored in found),
     )
 
 

@@ -6,8 +6,8 @@ keys, and above them an order of equal keys that the published placements depend
 
 import numpy as np
 
-from beta.arrays import Floats, Ints
-from beta.compiled import compiled
+from beta.inputs.arrays import Floats, Ints
+from common.kernels import compiled
 
 SMALL = 16
 """Ranges of up to this many keys are sorted by insertion."""

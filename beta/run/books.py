@@ -37,9 +37,9 @@ class Totals(NamedTuple):
 
     @property
     def balanced(self) -> bool:
-        """Whether nothing is lost."""
+        """Whether nothing is lost, and nothing answered that was not received."""
         answered = self.served + self.rejected + self.failed
-        return self.received == answered + self.in_flight
+        return self.received == answered + self.in_flight and self.in_flight >= 0
 
 
 class Books:

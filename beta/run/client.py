@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from beta.arrays import Bools, Floats, Ints
+from beta.inputs.arrays import Bools, Floats, Ints
 from beta.inputs.workload import Workload
 from common.errors import InputError
 
@@ -69,9 +69,10 @@ async def put_load(
     targets: Sequence[Target],
     *,
     timeout_s: float = 60.0,
+    key: str = "",
     tick: Callable[[float], Awaitable[None]] | None = None,
 ) -> Sent:
-    """Send a workload's requests and return what became of them.
+    """Send a workload's requests, with the service's key, and return what became of them.
 
     `tick(seconds)` is started with the workload's clock, about once a second, beside it.
     """
@@ -101,7 +102,10 @@ async def put_load(
         latency = sent.finish[i] - workload.arrival[i]
         sent.good[i] = sent.status[i] == 200 and latency <= target.slo_s
 
-    async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
+    headers = headers_of(key)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=limit, headers=headers
+    ) as session:
         ticking = asyncio.create_task(_tick(tick, begin)) if tick else None
         tasks = list[asyncio.Task[None]]()
         for i in range(n):
@@ -132,26 +136,18 @@ def _body(target: Target) -> dict[str, object]:
     return body if np.isinf(target.slo_s) else {**body, "slo_s": target.slo_s}
 
 
-async def ask(url: str, target: Target, *, slo_s: float) -> list[float]:
-    """Return the logits of one request. Raises InputError where there is no answer."""
-    body = msgspec.json.encode({"tokens": list(target.tokens), "slo_s": slo_s})
-    async with aiohttp.ClientSession() as session:
-        try:
-            path = f"{url}/v1/models/{target.name}/classify"
-            async with session.post(path, data=body) as answer:
-                found = msgspec.json.decode(await answer.read())
-        except aiohttp.ClientError as error:
-            raise InputError(f"{url}: no service answers: {error}") from error
-    if "logits" not in found:
-        raise InputError(f"{url}: {target.name}: {found.get('error')}")
-    return found["logits"]
+def headers_of(key: str) -> dict[str, str]:
+    """Return what says the service's key; nothing where it has none."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-async def state_of(url: str) -> dict[str, object]:
-    """Return the service's books and groups."""
-    async with aiohttp.ClientSession() as session:
+async def state_of(url: str, key: str = "") -> dict[str, object]:
+    """Return the service's books and groups. Raises InputError."""
+    async with aiohttp.ClientSession(headers=headers_of(key)) as session:
         try:
             async with session.get(f"{url}/state") as answer:
+                if answer.status == 401:
+                    raise InputError(f"{url} asks for a key; say by serve.api_key where it is")
                 return msgspec.json.decode(await answer.read())
         except (aiohttp.ClientError, msgspec.DecodeError) as error:
             raise InputError(f"{url}: no service of ours answers: {error}") from error

@@ -1,6 +1,5 @@
 """From an experiment and its plan to what the service is told."""
 
-import json
 import math
 from pathlib import Path
 
@@ -11,8 +10,11 @@ from beta.inputs.load import Loaded
 from beta.inputs.shapes import Shape, shape_of
 from beta.plan.placement import Placement, verify
 from beta.plan.plans import Plan, timetable_of
-from beta.run.specs import Backend, Deployment, GroupSpec, ModelSpec
+from beta.run.folders import classifier_config, labels_of
+from beta.run.specs import Deployment, GroupSpec, ModelSpec
+from beta.run.weights import read_bert
 from common.errors import InputError
+from common.ranks import Backend
 
 
 def deployment_of(
@@ -30,16 +32,17 @@ def deployment_of(
         models=model_specs(experiment, loaded, seed),
         groups=group_specs(placement, loaded),
         backend=backend,
-        delay=delay,
+        wait=serve.slower if delay else 0.0,
         margin_s=serve.margin_s,
         correct=serve.correct,
-        scale_limit=serve.scale_limit,
         most_outstanding=serve.most_outstanding,
         timeout_s=serve.timeout_s,
         cpus_per_device=serve.cpus_per_device,
         host=serve.host,
         port=serve.port,
         threads=threads,
+        per_node=experiment.cluster.devices_per_node,
+        api_key=serve.key(),
     )
 
 
@@ -63,9 +66,7 @@ def group_specs(placement: Placement, loaded: Loaded) -> tuple[GroupSpec, ...]:
     for group in placement.groups:
         if not group.models:
             continue
-        stages = {
-            m: loaded.models[m].profile.records[group.config].stage_s[1] for m in group.models
-        }
+        stages = {m: loaded.models[m].profile.records[group.config].stage_s for m in group.models}
         made.append(
             GroupSpec(
                 number=len(made),
@@ -95,19 +96,24 @@ def model_specs(experiment: Experiment, loaded: Loaded, seed: int) -> tuple[Mode
 
 
 def described(shape: Shape) -> Shape:
-    """Return a folder's shape with its vocabulary and length, as its configuration says."""
+    """Return a folder's shape with the vocabulary, length and classes of its configuration."""
     if not shape.folder:
         return shape
-    path = Path(shape.folder, "config.json")
+    folder = Path(shape.folder)
+    config, bert = classifier_config(folder), read_bert(folder)
+    first = 0 if bert is None else bert.first_position
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
         vocabulary, longest = config["vocab_size"], config.get("max_position_embeddings")
-        sizes = int(vocabulary), min(shape.sequence, int(longest or shape.sequence))
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        longest = int(longest) - first if longest else shape.sequence
+        sizes = int(vocabulary), min(shape.sequence, longest)
+        labels = labels_of(config)
+    except (KeyError, TypeError, ValueError) as error:
+        path = folder / "config.json"
         raise InputError(f"{path}: no configuration of a sequence classifier: {error}") from error
     return msgspec.structs.replace(
         shape,
         vocabulary=sizes[0],
         sequence=sizes[1],
+        labels=labels,
         folder=str(Path(shape.folder).resolve()),
     )

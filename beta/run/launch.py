@@ -14,23 +14,24 @@ from ray.exceptions import RayError
 from beta.inputs.experiment import Experiment
 from beta.inputs.load import Loaded
 from beta.plan.plans import Plan
-from beta.run.books import Totals
-from beta.run.client import Counts, Sent, Target, ask, counts_of, put_load, state_of
+from beta.run.books import Answer, Totals
+from beta.run.client import Counts, Sent, Target, counts_of, put_load, state_of
 from beta.run.deploy import deployment_of, model_specs
 from beta.run.reference import TOLERANCE, Reference
 from beta.run.service import Service, serving
-from beta.run.specs import Backend, Deployment, ModelSpec, Ready
+from beta.run.specs import Deployment, ModelSpec, Ready
 from beta.run.worker import tokens_of
 from beta.simulate.fast import NOBODY, Outcome
-from beta.spread import cores
-from common.errors import InputError
+from common.errors import CaseError, InputError
+from common.ranks import Backend
+from common.spread import cores
 
 log = logging.getLogger("beta")
 
 CHECK_S = 60.0
 """Seconds that a checked output may take."""
 CHECKED_WEIGHTS = 500e6
-"""Models with more are not built a second time to check outputs."""
+"""Models with more are not built a second time: a layer of them is compared."""
 
 
 class Measured(NamedTuple):
@@ -71,14 +72,16 @@ def outcome_of(sent: Sent, loaded: Loaded) -> Outcome:
 def serve(
     experiment: Experiment, plan: Plan, loaded: Loaded, *, backend: Backend = "gloo", seed: int = 0
 ) -> Measured:
-    """Serve a plan as `experiment.serve` says. Raises InputError where it cannot be."""
+    """Serve a plan as `experiment.serve` says.
+
+    Raises InputError where it cannot be served here, and CaseError where serving failed.
+    """
     settings = experiment.serve
     if settings.target:
         specs = model_specs(experiment, loaded, seed)
         return asyncio.run(_only_load(experiment, loaded, targets_of(specs)))
     if settings.kill_every_s and settings.ray != "local":
         raise InputError("serve.kill_every_s ends processes of this machine; use serve.ray=local")
-    _check_machine(backend)
     workers = sum(g.op * g.pp for g in plan.periods[0].groups)
     threads = max(cores() // max(workers, 1), 1)
     deployment = deployment_of(
@@ -91,18 +94,12 @@ def serve(
         return asyncio.run(_Run(experiment, loaded, deployment, service).go())
 
 
-def _check_machine(backend: Backend) -> None:
-    if backend == "nccl":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise InputError("--backend nccl needs CUDA devices on this machine; use gloo")
-
-
 async def _only_load(experiment: Experiment, loaded: Loaded, targets: Sequence[Target]) -> Measured:
     url = experiment.serve.target.rstrip("/")
-    await state_of(url)
-    sent = await put_load(url, loaded.test, targets, timeout_s=experiment.serve.timeout_s)
+    settings = experiment.serve
+    key = settings.key()
+    await state_of(url, key)
+    sent = await put_load(url, loaded.test, targets, timeout_s=settings.timeout_s, key=key)
     return Measured(sent, counts_of(sent), None, None)
 
 
@@ -123,21 +120,21 @@ class _Run:
         targets = targets_of(self.deployment.models)
         difference = await self._check(targets)
         ready = [r for r in await self._call("state") if r is not None]
-        before = await self._totals()
+        await self._call("open")
         sent = None
         if self.settings.load == "traffic":
             sent = await self._load(targets)
         else:
             await self._until_told()
-        after = Totals(*await self._call("drain", self.settings.drain_s))
+        after = Totals(*await self._call("end", self.settings.drain_s))
         await self._tell()
         return Measured(
             sent,
             None if sent is None else counts_of(sent),
-            _since(before, after),
+            after,
             difference,
             self.kills,
-            max((r.scale for r in ready), default=None),
+            max((s for r in ready for s in r.scale.values()), default=None),
             max((self._slowness(g, r) for g, r in enumerate(ready)), default=None),
         )
 
@@ -145,30 +142,35 @@ class _Run:
         try:
             return await _get(getattr(self.service.controller, method).remote(*arguments))
         except RayError as error:
-            raise InputError(f"the controller is gone: {type(error).__name__}") from error
-
-    async def _totals(self) -> Totals:
-        return Totals(*await self._call("totals"))
+            raise CaseError(f"the controller is gone: {type(error).__name__}") from error
 
     async def _check(self, targets: Sequence[Target]) -> float | None:
-        """Compare every placed model's output with the single process's."""
-        if self.deployment.delay:
+        """Compare every placed model's output with the single process's, before any traffic.
+
+        Of a model too large to be built a second time, a layer is compared on every worker.
+        """
+        if self.deployment.wait:
             return None
         placed = sorted({m for group in self.deployment.groups for m in group.models})
         worst: float | None = None
         for m in placed:
             shape = self.deployment.models[m].shape
-            if 12 * shape.layers * shape.hidden**2 > CHECKED_WEIGHTS:
-                continue
-            got = await ask(self.service.url, targets[m], slo_s=CHECK_S)
-            want = Reference(shape, self.deployment.models[m].seed).logits([*targets[m].tokens])
-            off = max(abs(g - w) for g, w in zip(got, want, strict=True))
+            large = 12 * shape.layers * shape.hidden**2 > CHECKED_WEIGHTS
+            off = await (self._call("sample", m) if large else self._off(m, targets[m]))
             worst = off if worst is None else max(worst, off)
         if worst is not None:
             log.info("outputs are within %.2g of the single process's", worst)
             if worst > TOLERANCE and self.deployment.backend == "gloo":
-                raise InputError(f"an output is {worst:.3g} off the single process's: not served")
+                raise CaseError(f"an output is {worst:.3g} off the single process's: not served")
         return worst
+
+    async def _off(self, m: int, target: Target) -> float:
+        answer: Answer = await self._call("check", m, [*target.tokens], CHECK_S)
+        if answer.outcome != "served":
+            raise CaseError(f"{target.name}: its output cannot be checked: {answer.reason}")
+        model = self.deployment.models[m]
+        want = Reference(model.shape, model.seed).logits([*target.tokens])
+        return max(abs(g - w) for g, w in zip(answer.logits, want, strict=True))
 
     async def _load(self, targets: Sequence[Target]) -> Sent | None:
         log.info("sending %d requests", len(self.loaded.test))
@@ -178,6 +180,7 @@ class _Run:
                 self.loaded.test,
                 targets,
                 timeout_s=self.settings.timeout_s,
+                key=self.deployment.api_key,
                 tick=self._tick,
             )
         )
@@ -230,15 +233,8 @@ class _Run:
             self.told += 1
 
     def _slowness(self, group: int, ready: Ready) -> float:
-        profiled = self.deployment.groups[group].stage_s
-        return max(
-            (seconds / sum(profiled[m]) for m, seconds in ready.measured_s.items()), default=1.0
-        )
-
-
-def _since(before: Totals, after: Totals) -> Totals:
-    """Return the books without what was asked before the load."""
-    return Totals(*(b - a for a, b in zip(before, after, strict=True)))
+        spec = self.deployment.groups[group]
+        return max((took / spec.alone_s(m) for m, took in ready.measured_s.items()), default=1.0)
 
 
 async def _get(reference: Any) -> Any:

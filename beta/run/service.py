@@ -1,18 +1,20 @@
 """Start the service on Ray, and end it: no process is left behind."""
 
-import logging
 import os
-import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import ray
+from aiohttp import web
 from ray.exceptions import RayError
 
+from beta.run.books import Totals
 from beta.run.controller import Controller
+from beta.run.endpoint import open_endpoint
 from beta.run.specs import Deployment
-from common.errors import InputError
+from common.errors import CaseError
+from common.spread import start_ray
 
 STORE_BYTES = 100 * 2**20
 """Of Ray's object store: requests and answers are small, activations do not go through it."""
@@ -35,65 +37,54 @@ class Service(NamedTuple):
     """Handle of the Ray actor."""
 
 
+class Front(Controller):
+    """The controller with its HTTP endpoint: what becomes the Ray actor."""
+
+    endpoint: web.AppRunner
+
+    async def start(self) -> str:
+        """Open the endpoint, which says that it is not ready, build all groups; return its URL."""
+        self.endpoint, url = await open_endpoint(self)
+        await self.build()
+        return url
+
+    async def end(self, seconds: float) -> Totals:
+        """Drain for so many seconds at most, close the endpoint and return the books."""
+        await self.drain(seconds)
+        await self.endpoint.cleanup()
+        return self.books.totals()
+
+
 @contextmanager
 def serving(deployment: Deployment, address: str) -> Generator[Service]:
     """Serve on a Ray cluster, or on one started here (`local`), for as long as the block lasts.
 
-    Raises InputError where the cluster does not answer or is too small.
+    Raises InputError where the cluster does not answer, CaseError where the service does not start.
     """
     _start_ray(address, sum(group.devices for group in deployment.groups))
     try:
-        made: Any = ray.remote(Controller).options(num_cpus=0, max_concurrency=100_000)
+        made: Any = ray.remote(Front).options(num_cpus=0, max_concurrency=100_000)
         controller = made.remote(deployment)
         try:
             url: Any = ray.get(controller.start.remote(), timeout=START_S)
         except RayError as error:
-            raise InputError(f"the service does not start: {_cause(error)}") from error
+            raise CaseError(f"the service does not start: {_cause(error)}") from error
         yield Service(url, controller)
     finally:
         ray.shutdown()
 
 
 def _start_ray(address: str, devices: int) -> None:
+    """Start or reach Ray; one started here has as many logical CPUs as devices."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address == "local":
-        _start_local(devices)
-        return
-    try:
-        _reach(address)
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError) as error:
-        raise InputError(f"serve.ray={address}: no cluster answers: {error}") from error
-
-
-def _start_local(devices: int) -> None:
-    """Start Ray here; on a machine that is kept from it by other work, try a second time.
-
-    As many logical CPUs as devices, however many cores there are.
-    """
-    for attempt in (1, 2):
-        try:
-            ray.init(
-                num_cpus=devices,
-                include_dashboard=False,
-                object_store_memory=STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _system_config=PATIENT,
-            )
-        except Exception as error:  # Ray gives up after 30 s with a plain Exception
-            ray.shutdown()
-            if attempt == 2:
-                raise InputError(f"Ray does not start on this machine: {_cause(error)}") from error
-        else:
-            return
-
-
-def _reach(address: str) -> None:
-    """Raise OSError if nothing listens at host:port; Ray itself would end this process."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon:
-        socket.create_connection((host, int(port)), timeout=5).close()
+    here: dict[str, Any] = {
+        "num_cpus": devices,
+        "include_dashboard": False,
+        "object_store_memory": STORE_BYTES,
+        "_system_config": PATIENT,
+    }
+    said = f"serve.ray={address}"
+    start_ray(said, address=address, **(here if address == "local" else {}))
 
 
 def _cause(error: BaseException) -> str:

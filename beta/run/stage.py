@@ -1,11 +1,11 @@
-"""One shard of one pipeline stage of a BERT classifier (tensor parallelism as in Megatron-LM).
+"""One shard of one pipeline stage of a BERT-like classifier (tensor parallelism as in Megatron-LM).
 
 Heads and the inner layer's units are split over the shards; two sums per layer bring them together,
 so every shard ends with the same activations and hands them to its peer in the next stage.
 Dimensions: B batch, N tokens, H hidden, A heads of this shard, D per head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +63,7 @@ class Layer:
                 f"op {shard.op} does not divide {bert.num_attention_heads} heads and"
                 f" {bert.intermediate_size} inner units"
             )
+        self.number = number
         self.head_size = bert.hidden_size // bert.num_attention_heads
         self.eps, self.total = bert.layer_norm_eps, total
         self.activation = _activation(bert.hidden_act)
@@ -90,15 +91,15 @@ class Layer:
             for name in ("attention.output", "output")
         ]
 
-    def __call__(self, x_BNH: Tensor) -> Tensor:
-        """Return the layer's output, the same on every shard."""
+    def __call__(self, x_BNH: Tensor, mask_B11N: Tensor | None = None) -> Tensor:
+        """Return the layer's output, the same on every shard; attention only sees the mask."""
         batch, tokens, _ = x_BNH.shape
         qkv = functional.linear(x_BNH, self.qkv_w, self.qkv_b)
         q_BAND, k_BAND, v_BAND = (
             part.view(batch, tokens, -1, self.head_size).transpose(1, 2)
             for part in qkv.chunk(3, dim=-1)
         )
-        mixed = functional.scaled_dot_product_attention(q_BAND, k_BAND, v_BAND)
+        mixed = functional.scaled_dot_product_attention(q_BAND, k_BAND, v_BAND, mask_B11N)
         joined = mixed.transpose(1, 2).reshape(batch, tokens, -1)
         x_BNH = self._add(x_BNH, functional.linear(joined, self.out_w), self.out_b, 0)
         inner = self.activation(functional.linear(x_BNH, self.up_w, self.up_b))
@@ -154,19 +155,25 @@ class BertStage:
         size = (batch, tokens, self.bert.hidden_size)
         return torch.empty(size, device=self.place.device, dtype=self.place.dtype)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map token ids (first stage) or activations to activations, or (last) to logits."""
+    def __call__(self, x: Tensor, lengths: Sequence[int] = ()) -> Tensor:
+        """Map token ids (first stage) or activations to activations, or (last) to logits.
+
+        `lengths` are the requests' tokens where they are not all of the same length.
+        """
         x_BNH = self._embed(x) if self.first else x
+        mask = mask_of(lengths, x.device)
         for layer in self.layers:
-            x_BNH = layer(x_BNH)
+            x_BNH = layer(x_BNH, None if mask is None else mask[:, None, None])
         if not self.last:
             return x_BNH
-        pooled_BH = torch.tanh(functional.linear(x_BNH[:, 0], *self.pool))
+        pool = torch.tanh if self.bert.pooling == "tanh" else torch.relu
+        pooled_BH = pool(functional.linear(x_BNH[:, 0], *self.pool))
         return functional.linear(pooled_BH, *self.head)
 
     def _embed(self, ids_BN: Tensor) -> Tensor:
         words, positions, kinds = self.tables
-        x_BNH = functional.embedding(ids_BN, words) + kinds[0] + positions[: ids_BN.shape[1]]
+        at = positions_of(ids_BN, self.bert.first_position)
+        x_BNH = functional.embedding(ids_BN, words) + kinds[0] + functional.embedding(at, positions)
         weight, shift = self.norm
         eps = self.bert.layer_norm_eps
         return functional.layer_norm(x_BNH, x_BNH.shape[-1:], weight, shift, eps)
@@ -180,8 +187,15 @@ class WholeModel:
     def __init__(self, folder: Path, place: Place = CPU) -> None:
         from transformers import AutoModelForSequenceClassification
 
-        found = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        found, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
+        if loading["missing_keys"]:
+            missing = sorted(loading["missing_keys"])[0]
+            raise InputError(f"{folder}: no tensor {missing}; it would be random")
         self.model = found.to(place.device, place.dtype).eval()
+        # Without one, models that look for the last token take no batch.
+        self.alone = found.config.pad_token_id is None
 
     def weight_bytes(self) -> int:
         """Return what the weights take."""
@@ -191,8 +205,15 @@ class WholeModel:
         """Never called: there is no stage before."""
         raise AssertionError("a whole model has one stage")
 
-    def __call__(self, ids_BN: Tensor) -> Tensor:
-        """Map token ids to logits."""
+    def __call__(self, ids_BN: Tensor, lengths: Sequence[int] = ()) -> Tensor:
+        """Map token ids to logits; requests of unlike lengths one after the other.
+
+        What a model does with padding is its own: some take it by its id, some by its place.
+        """
+        if len(ids_BN) > 1 and (mask_of(lengths, ids_BN.device) is not None or self.alone):
+            ends = lengths or [ids_BN.shape[1]] * len(ids_BN)
+            each = [self(ids_BN[i : i + 1, :end]) for i, end in enumerate(ends)]
+            return torch.cat(each)
         return self.model(input_ids=ids_BN).logits
 
 
@@ -208,9 +229,28 @@ def make_stage(
         return BertStage(bert, weights, shard, place, total)
     if (shard.stages, shard.op) != (1, 1):
         raise InputError(
-            f"{shape.folder}: only BERT can be split; place this model with op 1, pp 1"
+            f"{shape.folder}: only BERT and its like can be split; place this model with op 1, pp 1"
         )
     return WholeModel(Path(shape.folder), place)
+
+
+def positions_of(ids_BN: Tensor, first: int) -> Tensor:
+    """Return each token's position, counted from `first`.
+
+    Where that is above 0, tokens of the padding's id, one less, are not counted and are there.
+    """
+    if not first:
+        return torch.arange(ids_BN.shape[1], device=ids_BN.device).expand_as(ids_BN)
+    counted_BN = (ids_BN != first - 1).long()
+    return counted_BN.cumsum(1) * counted_BN + first - 1
+
+
+def mask_of(lengths: Sequence[int], device: torch.device) -> Tensor | None:
+    """Return which positions hold tokens, (batch, longest); None where all are as long."""
+    if len({*lengths}) < 2:
+        return None
+    positions = torch.arange(max(lengths), device=device)
+    return positions < torch.tensor(lengths, device=device)[:, None]
 
 
 def _part(size: int, shard: Shard) -> slice:

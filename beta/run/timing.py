@@ -1,10 +1,7 @@
 """Time the stages that are served, each alone; with a tensor degree, as one rank of its group."""
 
-import os
 import time
 from collections.abc import Callable
-from datetime import timedelta
-from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import torch
@@ -18,7 +15,6 @@ from beta.run.worker import tokens_of
 LONG_S = 5.0
 """A stage that takes longer is timed once."""
 WARM_UPS = 2
-MEET_TIMEOUT = timedelta(seconds=600)
 
 
 class Task(NamedTuple):
@@ -39,25 +35,9 @@ class _Timed(NamedTuple):
     weight_bytes: float
 
 
-def time_rank(task: Task, rank: int, where: str, send: Connection) -> None:
-    """Time as one of `op` processes that meet at `where`; rank 0 sends the rows."""
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(rank)
-    else:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "nccl" if cuda else "gloo",
-        init_method=where,
-        rank=rank,
-        world_size=task.op,
-        timeout=MEET_TIMEOUT,
-    )
-    rows = time_stages(task, rank)
-    if rank == 0:
-        send.send(rows)
-    dist.barrier()
-    dist.destroy_process_group()
+def time_rank(rank: int, report: Callable[..., None], task: Task) -> list[Row]:
+    """Time as one of `op` ranks (`common.ranks`), which add up as they do when serving."""
+    return time_stages(task, rank)
 
 
 def time_stages(task: Task, rank: int = 0) -> list[Row]:

@@ -1,18 +1,19 @@
 """A BERT classifier's sizes and weights: random ones by name, or from a Hugging Face folder.
 
-Every tensor is made or read alone, by the name that transformers gives it, so a worker holds its
-own stage's only.
+Every tensor is made or read alone, by the name that transformers gives it in BERT, so a worker
+holds its own stage's only. Encoders of BERT's shape are read by their own names (`families`).
 """
 
-import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import torch
 
 from beta.inputs.shapes import Shape
+from beta.run.families import FAMILIES, Family, own_name
+from beta.run.folders import classifier_config, labels_of
 from common.errors import InputError
 
 STANDARD_DEVIATION = 0.02
@@ -33,6 +34,10 @@ class Bert(msgspec.Struct, frozen=True, kw_only=True):
     num_labels: int = 2
     layer_norm_eps: float = 1e-12
     hidden_act: str = "gelu"
+    pooling: Literal["tanh", "relu"] = "tanh"
+    """Activation before the head."""
+    first_position: int = 0
+    """Of the first token; above 0 a padding token, whose id is one less, stays at its id's."""
 
 
 class Weights(Protocol):
@@ -75,12 +80,12 @@ class RandomWeights:
 
 
 class FolderWeights:
-    """The tensors of a folder's *.safetensors files."""
+    """The tensors of a folder's *.safetensors files, by the names that its family has for them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, family: Family) -> None:
         from safetensors import safe_open
 
-        self.folder = folder
+        self.folder, self.family = folder, family
         self.file_of = dict[str, Path]()
         for path in sorted(folder.glob("*.safetensors")):
             with safe_open(path, "pt") as file:
@@ -89,13 +94,19 @@ class FolderWeights:
             raise InputError(f"{folder}: no *.safetensors in it; save the model in that format")
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return the tensor of that name."""
+        """Return the tensor that BERT calls so; zeros for token types where there are none."""
         from safetensors import safe_open
 
-        if name not in self.file_of:
-            raise InputError(f"{self.folder}: no tensor {name}; is it a sequence classifier?")
-        with safe_open(self.file_of[name], "pt") as file:
-            return file.get_tensor(name).float()
+        own = own_name(self.family, name)
+        if not own:
+            return torch.zeros_like(self.tensor("bert.embeddings.word_embeddings.weight")[:1])
+        if own not in self.file_of:
+            raise InputError(
+                f"{self.folder}: no tensor {own}; it would be random, as in a model without a"
+                " classifier's head: train or save it as a sequence classifier"
+            )
+        with safe_open(self.file_of[own], "pt") as file:
+            return file.get_tensor(own).float()
 
 
 def size_of(name: str, bert: Bert) -> tuple[int, ...]:
@@ -119,17 +130,24 @@ def size_of(name: str, bert: Bert) -> tuple[int, ...]:
 
 
 def read_bert(folder: Path) -> Bert | None:
-    """Return the sizes of a folder's BERT; None if it holds another architecture."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', error)}") from error
-    if config.get("model_type") != "bert":
+    """Return the sizes of a folder's BERT, or of its like; None if it holds another architecture.
+
+    Raises InputError where it holds no sequence classifier.
+    """
+    config = classifier_config(folder)
+    family = FAMILIES.get(config["model_type"])
+    if family is None:
         return None
-    labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))
+    path = folder / "config.json"
+    sizes = {bert: config[own] for bert, own in family.sizes.items() if own in config}
+    pad = config.get("pad_token_id")
+    reading = {
+        "num_labels": labels_of(config),
+        "pooling": family.pooling,
+        "first_position": (pad or 0) + 1 if family.counts_past_padding else 0,
+    }
     try:
-        bert = msgspec.convert({**config, "num_labels": labels}, Bert, strict=False)
+        bert = msgspec.convert({**config, **sizes, **reading}, Bert, strict=False)
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: no configuration of a BERT classifier: {error}") from error
     if bert.hidden_act not in ACTIVATIONS:
@@ -140,6 +158,9 @@ def read_bert(folder: Path) -> Bert | None:
 def open_model(shape: Shape, seed: int) -> tuple[Bert | None, Weights]:
     """Return a model's sizes (None: no BERT, only as a whole) and where its weights come from."""
     if shape.folder:
-        return read_bert(Path(shape.folder)), FolderWeights(Path(shape.folder))
+        folder = Path(shape.folder)
+        bert = read_bert(folder)
+        kind = classifier_config(folder)["model_type"]
+        return bert, FolderWeights(folder, FAMILIES.get(kind, FAMILIES["bert"]))
     bert = bert_of(shape)
     return bert, RandomWeights(bert, seed)

@@ -11,7 +11,6 @@ import socket
 import struct
 import threading
 import time
-from collections import deque
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -21,13 +20,14 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from beta.inputs.shapes import Shape
-from beta.run.specs import Backend, GroupSpec, ModelSpec
+from beta.run.exchange import Exchange
+from beta.run.specs import GroupSpec, ModelSpec
 from beta.run.stage import Place, Shard, Stage, make_stage
 from common.errors import InputError
+from common.ranks import Backend
 
 EXCHANGE_TIMEOUT = timedelta(seconds=600)
 """Idle groups wait in no exchange, so only a hung peer takes that long; the manager is faster."""
-MOST_SENDING = 8
 SIOCGIFADDR = 0x8915
 """Linux: the address of an interface."""
 
@@ -39,31 +39,21 @@ class Address(NamedTuple):
     port: int
 
 
-class _Sending(NamedTuple):
-    work: dist.Work
-    kept: torch.Tensor
-    """Must stay as it is until the work is done."""
-
-    def wait(self) -> None:
-        self.work.wait()
-
-
 class StageWorker:
     """Rank `stage * op + shard` of its group; wrapped as a Ray actor by the manager."""
 
-    def __init__(self, group: GroupSpec, rank: int, backend: Backend, delay: bool, threads: int):
+    def __init__(self, group: GroupSpec, rank: int, backend: Backend, wait: float, threads: int):
         torch.set_num_threads(threads)
         stage, part = divmod(rank, group.op)
-        self.group, self.rank, self.backend, self.delay = group, rank, backend, delay
+        self.group, self.rank, self.backend, self.wait = group, rank, backend, wait
         self.shard = Shard(stage, group.pp, part, group.op)
         cuda = backend == "nccl"
         self.place = Place(
             torch.device("cuda", 0) if cuda else torch.device("cpu"),
             torch.float16 if cuda else torch.float32,
         )
-        self.stages = dict[int, Stage]()
-        self.within: dist.ProcessGroup | None = None
-        self.sending = deque[_Sending]()
+        self.stages, self.models = dict[int, Stage](), dict[int, ModelSpec]()
+        self.exchange: Exchange | None = None
         self.free = 0.0
 
     def pid(self) -> int:
@@ -81,7 +71,7 @@ class StageWorker:
         return Address(host, self.store.port)
 
     def join(self, address: Address) -> None:
-        """Enter the group's process group, and the sub-group of the stage."""
+        """Enter the group's process group and make its communicators."""
         if self.group.devices == 1:
             return
         if self.rank:
@@ -94,69 +84,76 @@ class StageWorker:
             rank=self.rank,
             world_size=self.group.devices,
             timeout=EXCHANGE_TIMEOUT,
+            # NCCL connects at once, and every later group is split off in one order.
+            device_id=self.place.device if self.backend == "nccl" else None,
         )
-        for stage in range(self.group.pp):
-            ranks = [stage * self.group.op + part for part in range(self.group.op)]
-            made = dist.new_group(ranks)
-            if stage == self.shard.stage:
-                assert isinstance(made, dist.ProcessGroup)
-                self.within = made
+        self.exchange = Exchange(self.rank, self.group.op, self.group.pp, self.place.device)
 
     def load(self, number: int, model: ModelSpec) -> None:
         """Make this worker's part of a model."""
-        if not self.delay:
-            shard = self.shard
-            self.stages[number] = make_stage(
-                model.shape, model.seed, shard, self.place, self._sum if shard.op > 1 else _same
-            )
+        self.models[number] = model
+        if not self.wait:
+            shard, exchange = self.shard, self.exchange
+            total = exchange.sum if exchange is not None and shard.op > 1 else _same
+            self.stages[number] = make_stage(model.shape, model.seed, shard, self.place, total)
+
+    def sample(self, number: int) -> float:
+        """Return by how much the first layer here is off the reference's, as it is served."""
+        from beta.run.reference import layer_difference
+
+        return layer_difference(self.stages[number], self.models[number])
 
     @torch.inference_mode()
-    def step(self, number: int, tokens: list[int], issued: float) -> list[float] | None:
-        """Do this stage's part of a request issued then; the last stage returns the logits."""
-        if self.delay:
-            return self._wait(number, issued)
-        stage = self.stages[number]
-        if self.shard.stage == 0:
-            x = torch.tensor([tokens], device=self.place.device)
-        else:
-            x = stage.activations(1, len(tokens))
-            dist.recv(x, self.rank - self.shard.op)
-        y = stage(x)
-        if self.shard.stage < self.shard.stages - 1:
-            self._send(y)
-            return None
-        return y[0].float().tolist() if self.shard.rank == 0 else None
+    def step(
+        self, number: int, tokens: list[list[int]], taken_at: float, skip: bool
+    ) -> list[list[float]] | None:
+        """Do this stage's part of a batch taken on then; the last returns each request's logits.
 
-    def _wait(self, number: int, issued: float) -> list[float] | None:
-        """Take exactly as long as profiled, from when the request is there and the device is free.
+        Where it was dropped, only its activations are taken: `skip`.
+        """
+        if self.wait:
+            return self._wait(number, len(tokens), taken_at, skip)
+        stage, lengths = self.stages[number], [len(each) for each in tokens]
+        if self.shard.stage == 0:
+            x = padded(tokens).to(self.place.device)
+        else:
+            x = stage.activations(len(tokens), max(lengths))
+            self._exchange().receive(x)
+        if skip:
+            return None
+        y = stage(x, lengths)
+        if self.place.device.type == "cuda":  # the manager counts on it: done is done
+            torch.cuda.current_stream().synchronize()
+        if self.shard.stage < self.shard.stages - 1:
+            self._exchange().send(y)
+            return None
+        return y.float().tolist() if self.shard.rank == 0 else None
+
+    def _wait(
+        self, number: int, size: int, taken_at: float, skip: bool
+    ) -> list[list[float]] | None:
+        """Take exactly as long as profiled, from when the requests are there and the device free.
 
         Like a device that is handed work ahead, it does not idle while this process is called: the
         stages hand on when they were done, on the clock that all processes of a machine share. The
-        answer is empty.
+        answers are empty.
         """
-        there = torch.tensor([issued], dtype=torch.float64)
+        there = torch.tensor([taken_at], dtype=torch.float64)
         if self.shard.stage:
-            dist.recv(there, self.rank - self.shard.op)
-        seconds = self.group.stage_s[number][self.shard.stage]
+            self._exchange().receive(there)
+        if skip:
+            return None
+        seconds = self.wait * self.group.stage_s[number][size][self.shard.stage]
         self.free = max(self.free, float(there)) + seconds
         time.sleep(max(self.free - time.monotonic(), 0))
         if self.shard.stage < self.shard.stages - 1:
-            self._send(torch.tensor([self.free], dtype=torch.float64))
+            self._exchange().send(torch.tensor([self.free], dtype=torch.float64))
             return None
-        return [] if self.shard.rank == 0 else None
+        return [[]] * size if self.shard.rank == 0 else None
 
-    def _send(self, x: torch.Tensor) -> None:
-        """Hand activations on without waiting until they are taken; a few may be under way."""
-        if len(self.sending) == MOST_SENDING:
-            self.sending.popleft().wait()
-        sent = x.contiguous()
-        work = dist.isend(sent, self.rank + self.shard.op)
-        assert work is not None
-        self.sending.append(_Sending(work, sent))
-
-    def _sum(self, x: torch.Tensor) -> torch.Tensor:
-        dist.all_reduce(x, group=self.within)
-        return x
+    def _exchange(self) -> Exchange:
+        assert self.exchange is not None, "a group of one device has one stage"
+        return self.exchange
 
 
 def interface_of(host: str) -> str:
@@ -175,6 +172,12 @@ def interface_of(host: str) -> str:
 
 def _same(x: torch.Tensor) -> torch.Tensor:
     return x
+
+
+def padded(tokens: list[list[int]]) -> torch.Tensor:
+    """Return token ids as (batch, longest), shorter ones filled up at their end."""
+    longest = max(map(len, tokens))
+    return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in tokens])
 
 
 def tokens_of(shape: Shape, seed: int = 0) -> list[int]:

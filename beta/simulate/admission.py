@@ -3,8 +3,8 @@
 The event simulator and the group managers of `run` call these same functions. AlpaServe §5.
 """
 
-from beta.arrays import Floats, Ints
-from beta.compiled import compiled
+from beta.inputs.arrays import Floats, Ints
+from common.kernels import compiled
 
 NOBODY = -1
 
@@ -23,6 +23,42 @@ def least_outstanding(groups: Ints, outstanding: Ints) -> int:
 
 
 @compiled
+def together(groups: Ints, outstanding: Ints, own: Ints, most: int) -> int:
+    """Return the one of `groups` where a request is likeliest to join a batch of its model.
+
+    That is the one with the most outstanding requests of its model (`own`, by group) of those that
+    are at most a batch of `most` busier than the least busy one; the least busy of equal ones.
+    NOBODY where there is no group.
+    """
+    least = least_outstanding(groups, outstanding)
+    best = least
+    for group in groups:
+        if outstanding[group] - outstanding[least] < most and (
+            own[group] > own[best]
+            or (own[group] == own[best] and outstanding[group] < outstanding[best])
+        ):
+            best = group
+    return best
+
+
+@compiled
+def book(clock: Floats, latency: Floats, now: float) -> float:
+    """Book a request's way through the stages from `now` on; return its predicted end."""
+    end = now
+    for k in range(len(latency)):
+        end = max(clock[k], end) + latency[k]
+        clock[k] = end
+    return end
+
+
+@compiled
+def book_all(clock: Floats, latency: Floats, rows: Ints, now: float) -> None:
+    """Book the ways of requests that are all there `now`; `latency` has a row for each model."""
+    for row in rows:
+        book(clock, latency[row], now)
+
+
+@compiled
 def admit(clock: Floats, latency: Floats, now: float, latest: float) -> float:
     """Book a request's way through the stages if it ends by `latest`; return its predicted end.
 
@@ -34,8 +70,4 @@ def admit(clock: Floats, latency: Floats, now: float, latest: float) -> float:
         end = max(clock[k], end) + latency[k]
     if end > latest:
         return -1.0
-    end = now
-    for k in range(len(latency)):
-        end = max(clock[k], end) + latency[k]
-        clock[k] = end
-    return end
+    return book(clock, latency, now)

@@ -1,8 +1,8 @@
 """The fast simulator with batching: requests of one model wait together and run together.
 
 Each model has one queue, first come first served, for all its groups. A group that gets free takes
-the model that waits longest and the largest batch whose answer still meets the deadline of the
-batch's first request. Not in the paper's figures; AlpaServe §5 names the rule.
+the model that waits longest, and as many of its requests as the rule says (`batches`). Not in the
+paper's figures.
 """
 
 from heapq import heappop, heappush
@@ -10,19 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beta.arrays import Bools, Floats, Indices, Ints
-from beta.compiled import compiled
+from beta.inputs.arrays import Bools, Floats, Indices, Ints
 from beta.inputs.model import Model
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
+from beta.simulate.admission import book
+from beta.simulate.batches import Lines, Pipe, form, last_end, longest_waiting, sizes_of
 from beta.simulate.fast import NEVER, NOBODY, Outcome, slo_of_requests
 from beta.simulate.tables import OVERHEAD_S, layout_of, rounded, tables_of
-
-BATCHES = (1, 2, 4, 8, 16)
+from common.kernels import compiled
 
 
 class _State(NamedTuple):
-    """What serving reads and writes; queues are slices of `waiting`, one per model."""
+    """What serving reads and writes; all groups share one queue of each model."""
 
     arrival: Floats
     deadline: Floats
@@ -35,7 +35,7 @@ class _State(NamedTuple):
     hosts: Bools
     stages: Ints
     latency: Floats
-    """Seconds: (batch, model, config, stage); infinite where not profiled."""
+    """Seconds: (config, model, batch, stage); infinite where not profiled."""
     sizes: Ints
     clock: Floats
     finish: Floats
@@ -44,11 +44,15 @@ class _State(NamedTuple):
 
 
 @compiled
-def _last_end(s: _State, start: float, batch: int, model: int, group: int) -> float:
+def _lines(s: _State, group: int) -> Lines:
+    return Lines(s.waiting, s.head, s.tail, s.hosts[group], s.arrival, s.deadline)
+
+
+@compiled
+def _pipe(s: _State, group: int) -> Pipe:
     c = s.config[group]
-    for k in range(s.stages[c]):
-        start = max(start, s.clock[group, k]) + s.latency[batch, model, c, k]
-    return start
+    depth = s.stages[c]
+    return Pipe(s.sizes, s.clock[group, :depth], s.latency[c, :, :, :depth], OVERHEAD_S)
 
 
 @compiled
@@ -56,49 +60,23 @@ def _drop_hopeless(s: _State, now: float, model: int, group: int) -> None:
     """Refuse the queue's first requests as long as they would be late even alone."""
     while s.head[model] < s.tail[model]:
         request = s.waiting[s.head[model]]
-        if _last_end(s, now, 0, model, group) + OVERHEAD_S <= s.deadline[request]:
+        pipe = _pipe(s, group)
+        if last_end(pipe.clock, pipe.latency[model, 0], now) + OVERHEAD_S <= s.deadline[request]:
             return
         s.group_of[request] = group
         s.head[model] += 1
 
 
 @compiled
-def _batch(s: _State, now: float, model: int, group: int) -> int:
-    """Return the number of the largest batch size that is there and in time."""
-    deadline = s.deadline[s.waiting[s.head[model]]]
-    best = 0
-    for b in range(1, len(s.sizes)):
-        end = _last_end(s, now, b, model, group) + OVERHEAD_S
-        # an unprofiled size takes for ever, which would be in time for a request without a target
-        if s.tail[model] - s.head[model] < s.sizes[b] or end > deadline or end > NEVER:
-            break
-        best = b
-    return best
-
-
-@compiled
 def _execute(s: _State, now: float, model: int, group: int) -> None:
-    b, c = _batch(s, now, model, group), s.config[group]
-    end = now + OVERHEAD_S
-    for k in range(s.stages[c]):
-        end = max(end, s.clock[group, k]) + s.latency[b, model, c, k]
-        s.clock[group, k] = end
+    pipe = _pipe(s, group)
+    b = form(_lines(s, group), pipe, model, now)
+    end = book(pipe.clock, pipe.latency[model, b], now + OVERHEAD_S)
     for _ in range(s.sizes[b]):
         request = s.waiting[s.head[model]]
         s.head[model] += 1
         s.finish[request], s.group_of[request] = end, group
         s.good[request] = end <= s.deadline[request]
-
-
-@compiled
-def _longest_waiting(s: _State, group: int) -> int:
-    best, oldest = NOBODY, NEVER
-    for m in range(len(s.head)):
-        if s.hosts[group, m] and s.head[m] < s.tail[m]:
-            since = s.arrival[s.waiting[s.head[m]]]
-            if since < oldest:
-                best, oldest = m, since
-    return best
 
 
 @compiled
@@ -109,7 +87,7 @@ def _serve(s: _State, now: float, model: int, group: int) -> bool:
         if s.head[model] < s.tail[model]:
             _execute(s, now, model, group)
             return True
-        model = _longest_waiting(s, group)
+        model = longest_waiting(_lines(s, group))
     return False
 
 
@@ -118,7 +96,7 @@ def _wake(s: _State, idle: list[tuple[float, int]], until: float, idle_break: bo
     """Let groups that got free by now look for work."""
     while idle and idle[0][0] <= until:
         now, group = heappop(idle)
-        model = _longest_waiting(s, group)
+        model = longest_waiting(_lines(s, group))
         if model == NOBODY and idle_break:
             break
         if model != NOBODY and _serve(s, now, model, group):
@@ -148,9 +126,10 @@ def play(s: _State, model: Indices, idle_break: bool) -> None:
         _wake(s, idle, NEVER, idle_break)
 
 
-def _latencies(models: tuple[Model, ...], placement: Placement) -> Floats:
+def _latencies(models: tuple[Model, ...], placement: Placement, sizes: Ints) -> Floats:
     configs = placement.configs()
-    return np.stack([tables_of(models, configs, batch=batch).latency for batch in BATCHES])
+    tables = [tables_of(models, configs, batch=int(size)).latency for size in sizes]
+    return np.ascontiguousarray(np.stack(tables).transpose(2, 1, 0, 3))
 
 
 def _queues(workload: Workload, models: int) -> tuple[Ints, Ints]:
@@ -168,7 +147,7 @@ def simulate(
     slo: Floats | None = None,
     idle_break: bool = False,
 ) -> Outcome:
-    """Return what becomes of every request with batches of up to 16, where profiled.
+    """Return what becomes of every request with batches of the sizes profiled.
 
     `slo` are seconds per request (default: each model's). `idle_break`: see `Switches`.
     """
@@ -178,6 +157,7 @@ def simulate(
     for g, group in enumerate(placement.groups):
         hosts[g, list(group.models)] = True
     waiting, head = _queues(workload, len(models))
+    sizes = sizes_of(models)
     slos = slo_of_requests(workload, tables) if slo is None else rounded(slo)
     outcome = Outcome(workload.arrival.copy(), np.zeros(n, np.bool_), np.full(n, NOBODY, np.int32))
     state = _State(
@@ -189,8 +169,8 @@ def simulate(
         layout.config,
         hosts,
         tables.stages,
-        _latencies(models, placement),
-        np.array(BATCHES, np.int64),
+        _latencies(models, placement, sizes),
+        sizes,
         np.zeros((groups, tables.latency.shape[2])),
         *outcome,
     )

@@ -2,6 +2,7 @@
 
 It predicts the real system more closely than the fast simulator: the controller knows only how
 many requests each group has outstanding, and overheads come before the stages. AlpaServe §5, §6.1.
+Where a profile has batch sizes, requests run together by the rule of batching (`events_batching`).
 """
 
 from heapq import heappop, heappush
@@ -9,15 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beta.arrays import Bools, Floats, Indices, Ints
-from beta.compiled import compiled
+from beta.inputs.arrays import Bools, Floats, Indices, Ints
 from beta.inputs.model import Model
 from beta.inputs.playing import Delays
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
+from beta.simulate import events_batching
 from beta.simulate.admission import NOBODY, admit, least_outstanding
+from beta.simulate.batches import shares, sizes_of
 from beta.simulate.fast import Outcome
 from beta.simulate.tables import layout_of, tables_of
+from common.kernels import compiled
 
 AT_CONTROLLER, AT_GROUP, AT_STAGE = 0, 1, 2
 DRAWS = 2048
@@ -136,24 +139,49 @@ def simulate(
     delays = delays or Delays()
     tables = tables_of(models, placement.configs())
     layout, n, groups = layout_of(placement, tables), len(workload), len(placement.groups)
-    means = np.array([[delays.http_s], [delays.dispatch_s], [delays.backend_s]])
-    noise = np.random.default_rng(seed).normal(0, delays.deviation_s, (3, DRAWS))
     slos = np.array([*(model.slo_s for model in models), 0.0])[workload.model]
     outcome = Outcome(np.empty(n), np.zeros(n, np.bool_), np.full(n, NOBODY, np.int32))
-    most = tables.latency.shape[2]
+    most, sizes = tables.latency.shape[2], sizes_of(models)
+    slo = slos if slo is None else slo
+    latency, drawn = _raw(models, placement, most, sizes), drawn_delays(delays, seed)
+    clock, outstanding = np.zeros((groups, most)), np.zeros(groups, np.int64)
+    if len(sizes) > 1:
+        system = events_batching.System(
+            workload.arrival,
+            workload.model,
+            slo,
+            *layout,
+            tables.stages,
+            latency,
+            np.stack([shares(each, sizes) for each in latency]),
+            sizes,
+            drawn,
+            delays.margin_s,
+            clock,
+            outstanding,
+            np.zeros((len(models), groups), np.int64),
+            np.full(groups, NOBODY),
+            np.full(groups, NOBODY),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.bool_),
+            *outcome,
+        )
+        events_batching.play(system)
+        return outcome
     play(
         _System(
             workload.arrival,
             workload.model,
-            slos if slo is None else slo,
+            slo,
             *layout,
             tables.stages,
-            _raw(models, placement, most),
-            np.abs(means + noise),
+            latency[:, :, 0].transpose(1, 0, 2).copy(),
+            drawn,
             delays.margin_s,
-            np.zeros((groups, most)),
-            np.zeros((groups, most)),
-            np.zeros(groups, np.int64),
+            clock,
+            clock.copy(),
+            outstanding,
             np.zeros(n, np.int64),
             *outcome,
         )
@@ -161,12 +189,21 @@ def simulate(
     return outcome
 
 
-def _raw(models: tuple[Model, ...], placement: Placement, most: int) -> Floats:
+def drawn_delays(delays: Delays, seed: int) -> Floats:
+    """Return the delays in seconds: (to the controller, to the group, to the stages) x DRAWS."""
+    means = np.array([[delays.http_s], [delays.dispatch_s], [delays.backend_s]])
+    noise = np.random.default_rng(seed).normal(0, delays.deviation_s, (3, DRAWS))
+    return np.abs(means + noise)
+
+
+def _raw(models: tuple[Model, ...], placement: Placement, most: int, sizes: Ints) -> Floats:
+    """Return stages' seconds as profiled: (configs, models, sizes, stages)."""
     configs = placement.configs()
-    latency = np.full((len(models), len(configs), most), np.inf)
-    for m, model in enumerate(models):
-        for c, config in enumerate(configs):
+    latency = np.full((len(configs), len(models), len(sizes), most), np.inf)
+    for c, config in enumerate(configs):
+        for m, model in enumerate(models):
             record = model.profile.records.get(config)
-            if record is not None and 1 in record.stage_s:
-                latency[m, c, : config.pp] = record.stage_s[1]
+            for b, size in enumerate(sizes.tolist() if record is not None else ()):
+                if record is not None and size in record.stage_s:
+                    latency[c, m, b, : config.pp] = record.stage_s[size]
     return latency

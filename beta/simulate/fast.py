@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beta.arrays import Bools, Floats, Indices, Ints
-from beta.compiled import compiled
+from beta.inputs.arrays import Bools, Floats, Indices, Ints
 from beta.inputs.playing import Dispatch
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
 from beta.simulate.tables import OVERHEAD_S, Layout, Tables, layout_of, rounded
+from common.kernels import compiled
 
 NOBODY = -1
 """Group of a request whose model is not placed."""

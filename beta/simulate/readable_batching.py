@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from itertools import islice
 
 import numpy as np
 
 from beta.inputs.model import Model
 from beta.inputs.workload import Workload
 from beta.plan.placement import Placement
-from beta.simulate.batching import BATCHES
+from beta.simulate.batches import sizes_of
 from beta.simulate.fast import NOBODY, Outcome
 from beta.simulate.tables import OVERHEAD_S, STAGE_PENALTY
 
@@ -27,6 +28,7 @@ class _Serving:
             for t, m in zip(self.arrival, workload.model.tolist(), strict=True)
         ]
         self.models, self.groups, self.idle_break = models, placement.groups, idle_break
+        self.sizes = [int(size) for size in sizes_of(models)]
         self.clock = [[0.0] * group.config.pp for group in placement.groups]
         self.queue = [deque[int]() for _ in models]
         self.idle = list[tuple[float, int]]()
@@ -46,9 +48,9 @@ class _Serving:
         return ends
 
     def in_time(self, now: float, batch: int, model: int, group: int) -> bool:
-        """Say whether a batch would meet the deadline of the queue's first request."""
+        """Say whether a batch would meet the tightest deadline of its requests."""
         ends = self.ends(now, batch, model, group)
-        due = self.deadline[self.queue[model][0]]
+        due = min(self.deadline[request] for request in islice(self.queue[model], batch))
         return ends is not None and ends[-1] + OVERHEAD_S <= due
 
     def oldest(self, group: int) -> int | None:
@@ -68,20 +70,70 @@ class _Serving:
             model = self.oldest(group)
 
     def start(self, now: float, model: int, group: int) -> None:
-        """Run a batch of the queue's first requests."""
-        size = 1
-        for batch in BATCHES[1:]:
-            if batch > len(self.queue[model]) or not self.in_time(now, batch, model, group):
-                break
-            size = batch
-        ends = self.ends(now + OVERHEAD_S, size, model, group)
+        """Run a batch of the queue's requests."""
+        queue = self.queue[model]
+        taken = self.batch(now, model, group)
+        ends = self.ends(now + OVERHEAD_S, len(taken), model, group)
         assert ends is not None
         self.clock[group] = ends
-        for _ in range(size):
-            request = self.queue[model].popleft()
+        for request in taken:
+            queue.remove(request)
             self.finish[request], self.group_of[request] = ends[-1], group
             self.good[request] = ends[-1] <= self.deadline[request]
         heappush(self.idle, (ends[0], group))
+
+    def batch(self, now: float, model: int, group: int) -> list[int]:
+        """Return the largest batch in time, or a larger one of others if more are answered so."""
+        best = [*islice(self.queue[model], self.largest(now, model, group))]
+        most = None
+        for size in (size for size in self.sizes_of(model, group) if size > len(best)):
+            ends = self.ends(now, size, model, group)
+            assert ends is not None
+            end = ends[-1] + OVERHEAD_S
+            others = [r for r in self.queue[model] if self.deadline[r] >= end][:size]
+            if len(others) < size:
+                break
+            if most is None:
+                most = self.outcome(now, model, best, group)
+            if (count := self.outcome(now, model, others, group)) > most:
+                best, most = others, count
+        return best
+
+    def largest(self, now: float, model: int, group: int) -> int:
+        """Return the largest size of which so many wait and are in time."""
+        size = 1
+        for batch in self.sizes_of(model, group):
+            if batch > len(self.queue[model]) or not self.in_time(now, batch, model, group):
+                break
+            size = batch
+        return size
+
+    def outcome(self, now: float, model: int, taken: list[int], group: int) -> int:
+        """Return how many that wait now are in time if these go first, then the largest batches."""
+        queues, clock = self.queue, self.clock[group]
+        self.queue = [deque(r for r in queue if r not in taken) for queue in queues]
+        ends = self.ends(now, len(taken), model, group)
+        assert ends is not None
+        self.clock[group], count = ends, len(taken)
+        while (following := self.oldest(group)) is not None:
+            now = max(now, self.clock[group][0])
+            if not self.in_time(now, 1, following, group):
+                self.queue[following].popleft()
+                continue
+            size = self.largest(now, following, group)
+            ends = self.ends(now, size, following, group)
+            assert ends is not None
+            self.clock[group] = ends
+            count += size
+            for _ in range(size):
+                self.queue[following].popleft()
+        self.queue, self.clock[group] = queues, clock
+        return count
+
+    def sizes_of(self, model: int, group: int) -> list[int]:
+        """Return the sizes above 1 that a model has in a group, ascending."""
+        known = self.models[model].profile.records[self.groups[group].config].stage_s
+        return [size for size in self.sizes[1:] if size in known]
 
     def wake(self, until: float) -> None:
         """Let groups that got free by now look for work."""

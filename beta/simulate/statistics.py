@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beta.arrays import Floats, Ints
+from beta.inputs.arrays import Floats, Ints
 from beta.inputs.workload import Workload
 from beta.simulate.fast import Outcome
 

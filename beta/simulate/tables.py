@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beta.arrays import Floats, Ints
+from beta.inputs.arrays import Floats, Ints
 from beta.inputs.model import Model
 from beta.inputs.profile import Config
 from beta.plan.placement import Placement

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from beta.arrays import Floats
+from beta.inputs.arrays import Floats
 from beta.inputs.playing import Dispatch
 from beta.inputs.profile import Config
 from beta.inputs.workload import Workload

@@ -1,19 +1,17 @@
 """The cluster as the planner and the simulator see it: nodes and directed links.
 
-Places are numbered as in the original: the coordinator's two faces are `SOURCE` and `SINK`, the
-node of index i is place `FIRST + i`. Units: bytes per second, seconds.
+Units: bytes per second, seconds.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from common.errors import InputError
+from helix.inputs.links import FIRST, SINK, SOURCE, Link, Links
 from helix.inputs.machine import MachineKind, kind_named
-
-SOURCE, SINK, FIRST = 0, 1, 2
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,20 +27,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         return cls(kind=kind, region=region, machine=kind_named(kind))
 
 
-class Link(msgspec.Struct, frozen=True):
-    """A directed link between two places; bytes per second, seconds."""
-
-    tail: int
-    head: int
-    bandwidth: float
-    latency: float
-
-
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Machines, links in the order that numbers them, and the coordinator's network card."""
 
     nodes: tuple[Node, ...]
-    links: tuple[Link, ...]
+    links: Links
     nic_in: float = 10e9
     nic_out: float = 10e9
 
@@ -50,27 +39,31 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse empty clusters and links that cannot be."""
         if not self.nodes:
             raise InputError("cluster: there are no machines")
-        places = len(self.nodes) + FIRST
-        seen = set[tuple[int, int]]()
-        for link in self.links:
-            where = f"link {place_name(link.tail)} to {place_name(link.head)}"
-            if not (0 <= link.tail < places and 0 <= link.head < places and link.head != SOURCE):
-                raise InputError(
-                    f"{where}: there is no such place among {len(self.nodes)} machines"
-                )
-            if link.tail in (SINK, link.head) or (link.tail, link.head) in seen:
-                raise InputError(f"{where}: given twice, or not between two different places")
-            if not (0 < link.bandwidth < math.inf):
-                raise InputError(f"{where}: bandwidth is {link.bandwidth}, expected above 0")
-            if not (0 <= link.latency < math.inf):
-                raise InputError(f"{where}: latency is {link.latency}, expected 0 or more")
-            seen.add((link.tail, link.head))
+        places, links = len(self.nodes) + FIRST, self.links
+        tails, heads = links.tails, links.heads
+        inside = (tails >= 0) & (tails < places) & (heads > SOURCE) & (heads < places)
+        again = np.ones(len(links), np.bool_)
+        again[np.unique(tails * places + heads, return_index=True)[1]] = False
+        odd = (tails == SINK) | (tails == heads) | again
+        fast = (links.bandwidths > 0) & np.isfinite(links.bandwidths)
+        near = (links.latencies >= 0) & np.isfinite(links.latencies)
+        wrong = np.flatnonzero(~inside | odd | ~fast | ~near)
+        if not len(wrong):
+            return
+        first = int(wrong[0])
+        link = links[first]
+        where = f"link {place_name(link.tail)} to {place_name(link.head)}"
+        if not inside[first]:
+            raise InputError(f"{where}: there is no such place among {len(self.nodes)} machines")
+        if odd[first]:
+            raise InputError(f"{where}: given twice, or not between two different places")
+        if not fast[first]:
+            raise InputError(f"{where}: bandwidth is {link.bandwidth}, expected above 0")
+        raise InputError(f"{where}: latency is {link.latency}, expected 0 or more")
 
     def on_a_way(self) -> set[int]:
         """Return the indices of machines that links lead to from the coordinator and on to it."""
-        onward = {(link.tail, link.head) for link in self.links}
-        back = {(head, tail) for tail, head in onward}
-        both = _reached(SOURCE, onward) & _reached(SINK, back)
+        both = self.links.reached(SOURCE) & self.links.reached(SINK, backwards=True)
         return {place - FIRST for place in both - {SOURCE, SINK}}
 
     def kind_counts(self) -> dict[str, int]:
@@ -83,23 +76,14 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     def part(self, indices: Sequence[int]) -> "Cluster":
         """Return the cluster of these machines alone, renumbered in the order given."""
-        renumber = {SOURCE: SOURCE, SINK: SINK}
-        renumber |= {old + FIRST: i + FIRST for i, old in enumerate(indices)}
-        links = tuple(
-            Link(renumber[link.tail], renumber[link.head], link.bandwidth, link.latency)
-            for link in self.links
-            if link.tail in renumber and link.head in renumber
-        )
+        renumber = np.full(len(self.nodes) + FIRST, -1)
+        renumber[[SOURCE, SINK]] = SOURCE, SINK
+        renumber[np.array(indices, np.int64) + FIRST] = np.arange(len(indices)) + FIRST
+        tails, heads = renumber[self.links.tails], renumber[self.links.heads]
+        kept = self.links.which((tails >= 0) & (heads >= 0))
+        links = Links(renumber[kept.tails], renumber[kept.heads], kept.bandwidths, kept.latencies)
         nodes = tuple(self.nodes[i] for i in indices)
         return msgspec.structs.replace(self, nodes=nodes, links=links)
-
-
-def _reached(start: int, steps: set[tuple[int, int]]) -> set[int]:
-    reached, before = {start}, set[int]()
-    while reached != before:
-        before = reached
-        reached = before | {head for tail, head in steps if tail in before}
-    return reached
 
 
 def place_name(place: int) -> str:
@@ -107,7 +91,7 @@ def place_name(place: int) -> str:
     return {SOURCE: "source", SINK: "sink"}.get(place, str(place - FIRST))
 
 
-def both_ways(pairs: list[tuple[int, int, float, float]], nodes: int) -> tuple[Link, ...]:
+def both_ways(pairs: list[tuple[int, int, float, float]], nodes: int) -> Links:
     """Return directed links in the original's order from (i, j, bandwidth, latency), i < j.
 
     Source and sink are the places `SOURCE` and `SINK`; source links come first, sink links next,
@@ -122,4 +106,4 @@ def both_ways(pairs: list[tuple[int, int, float, float]], nodes: int) -> tuple[L
         links.append(Link(tail, head, bandwidth, latency))
         if tail != SOURCE and head != SINK:
             links.append(Link(head, tail, bandwidth, latency))
-    return tuple(links)
+    return Links.of(links)

@@ -2,33 +2,42 @@
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import InputError
-from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster, Node, both_ways, place_name
+from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster, Node
 from helix.inputs.generate import CLUSTERS
+from helix.inputs.links import Links
 from helix.inputs.machine import MachineKind, known_kinds
 
 COORDINATOR = "coordinator"
 BITS = 8.0
+MOST = 10_000  # machines of one group
+MOST_TOGETHER = 4_000  # machines of a cluster: every two are linked both ways, 16 million links
 
-Pair = tuple[int, int]
+Places = NDArray[np.int64]
 
 
 class MachineGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """So many machines of one kind in one region."""
 
     kind: str
+    """A kind that the profile knows: A100, L4, T4, ... or one of [profile.kinds]."""
     count: int = 1
+    """Machines of this kind and region."""
     region: str = ""
+    """Any name; links are given between regions."""
 
     def __post_init__(self) -> None:
         """Refuse empty groups."""
-        if self.count < 1:
-            raise InputError(f"cluster.machines: {self.count} x {self.kind!r}, expected 1 or more")
+        if not 1 <= self.count <= MOST:
+            raise InputError(
+                f"cluster.machines: {self.count:.6g} x {self.kind!r}, expected 1 to {MOST:,}"
+            )
 
 
 class LinkSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,8 +48,11 @@ class LinkSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     between: tuple[str, ...] = ()
+    """The two ends: regions, "coordinator", or machines by number from "0"."""
     gbit_per_s: float = 10.0
+    """Each way; 0: there is no such link."""
     latency_ms: float = 1.0
+    """One way."""
 
     def __post_init__(self) -> None:
         """Refuse figures that no link has."""
@@ -63,12 +75,18 @@ class ClusterSource(
     """
 
     named: str = ""
+    """A cluster of the paper: single24, geo24, het42 or quality10."""
     file: str = ""
+    """A cluster file of the original (INI)."""
     machines: tuple[MachineGroup, ...] = ()
     coordinator_region: str = ""
+    """Region of the coordinator; empty: one of its own."""
     default_link: LinkSource = LinkSource()
+    """Between machines that none of `links` is between."""
     links: tuple[LinkSource, ...] = ()
+    """The last that fits a pair of machines counts."""
     kinds: dict[str, MachineKind] = {}
+    """Memory and network cards of kinds that are not in helix/data/machines.toml."""
     bandwidth_scale: float = 1.0
     """Factor on what links and network cards carry: what if the network were slower or faster."""
 
@@ -84,9 +102,23 @@ class ClusterSource(
             )
         if not 0 < self.bandwidth_scale < math.inf:
             raise InputError(f"cluster.bandwidth_scale is {self.bandwidth_scale}, expected above 0")
-        if not self.machines:
-            return
+        if self.machines:
+            self._check_ends()
+
+    def _check_ends(self) -> None:
         regions, count = self._regions(), sum(group.count for group in self.machines)
+        if count > MOST_TOGETHER:
+            raise InputError(
+                f"cluster.machines: {count:,} machines, expected {MOST_TOGETHER:,} at most; plan"
+                " for a part of them"
+            )
+        here = self.coordinator_region
+        if here and here not in regions:
+            raise InputError(
+                f"cluster.coordinator_region is {here!r}, but the machines stand in"
+                f" {', '.join(filter(None, regions)) or 'no region'}; name one of these, or leave"
+                " it empty for a region of its own"
+            )
         for link in self.links:
             for end in link.between:
                 if end.isdigit() and int(end) < count:
@@ -103,10 +135,9 @@ class ClusterSource(
         cluster, scale = self._load(), self.bandwidth_scale
         if scale == 1.0:
             return cluster
-        links = [msgspec.structs.replace(x, bandwidth=x.bandwidth * scale) for x in cluster.links]
         return msgspec.structs.replace(
             cluster,
-            links=tuple(links),
+            links=cluster.links.scaled(scale),
             nic_in=cluster.nic_in * scale,
             nic_out=cluster.nic_out * scale,
         )
@@ -119,13 +150,13 @@ class ClusterSource(
 
             return read_cluster(Path(self.file))
         nodes = [node for group in self.machines for node in self._nodes(group)]
-        pairs = list[tuple[int, int, float, float]]()
-        for tail, head in _pairs(len(nodes)):
-            link = self._between(nodes, (tail, head))
-            if link.gbit_per_s > 0:
-                speed = link.gbit_per_s * 1e9 / BITS
-                pairs.append((tail, head, speed, link.latency_ms / 1e3))
-        return Cluster(nodes=tuple(nodes), links=both_ways(pairs, len(nodes)))
+        tails, heads = _pairs(len(nodes))
+        sources = (self.default_link, *self.links)
+        chosen = self._chosen(nodes, tails, heads)
+        speeds = np.array([link.gbit_per_s * 1e9 / BITS for link in sources])[chosen]
+        waits = np.array([link.latency_ms / 1e3 for link in sources])[chosen]
+        links = Links(tails, heads, speeds, waits).which(speeds > 0)
+        return Cluster(nodes=tuple(nodes), links=links)
 
     def _nodes(self, group: MachineGroup) -> list[Node]:
         known = {**known_kinds(), **self.kinds}
@@ -137,27 +168,30 @@ class ClusterSource(
     def _regions(self) -> list[str]:
         return list(dict.fromkeys(group.region for group in self.machines))
 
-    def _between(self, nodes: Sequence[Node], pair: Pair) -> LinkSource:
-        chosen = self.default_link
-        for link in self.links:
-            if self._meets(nodes, link, pair):
-                chosen = link
+    def _chosen(self, nodes: Sequence[Node], tails: Places, heads: Places) -> NDArray[np.int64]:
+        """Return the last of `links` that is between two places, from 1; 0: the default."""
+        chosen = np.zeros(len(tails), np.int64)
+        for number, link in enumerate(self.links, 1):
+            ends = link.between * 2 if len(link.between) == 1 else link.between
+            if not ends:
+                chosen[:] = number
+                continue
+            one, other = (self._named(nodes, end) for end in ends)
+            met = (one[tails] & other[heads]) | (other[tails] & one[heads])
+            chosen[met] = number
         return chosen
 
-    def _meets(self, nodes: Sequence[Node], link: LinkSource, pair: Pair) -> bool:
-        first, second = (self._names(nodes, place) for place in pair)
-        ends = link.between * 2 if len(link.between) == 1 else link.between
-        if not ends:
-            return True
-        return (ends[0] in first and ends[1] in second) or (ends[1] in first and ends[0] in second)
-
-    def _names(self, nodes: Sequence[Node], place: int) -> set[str]:
-        if place in (SOURCE, SINK):
-            return {COORDINATOR, self.coordinator_region} - {""}
-        return {place_name(place), nodes[place - FIRST].region}
+    def _named(self, nodes: Sequence[Node], end: str) -> NDArray[np.bool_]:
+        """Return which places an end of a link is: by region, as the coordinator, by number."""
+        here = end in {COORDINATOR, self.coordinator_region} - {""}
+        machines = [end in (str(index), node.region) for index, node in enumerate(nodes)]
+        return np.array([here, here, *machines])
 
 
-def _pairs(nodes: int) -> list[Pair]:
-    places = range(FIRST, FIRST + nodes)
-    source = [(SOURCE, place) for place in places]
-    return [*source, *((place, SINK) for place in places), *combinations(places, 2)]
+def _pairs(nodes: int) -> tuple[Places, Places]:
+    """Return tails and heads: from the coordinator, to it, then each two machines both ways."""
+    places = np.arange(FIRST, FIRST + nodes)
+    one, other = (places[indices] for indices in np.triu_indices(nodes, 1))
+    tails = np.concatenate([np.full(nodes, SOURCE), places, np.stack([one, other], 1).ravel()])
+    heads = np.concatenate([places, np.full(nodes, SINK), np.stack([other, one], 1).ravel()])
+    return tails, heads

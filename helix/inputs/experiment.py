@@ -3,69 +3,43 @@
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import msgspec
 
+from common.artifact import Case
+from common.devices import Device, find
 from common.errors import InputError
+from common.record import Axis
 from helix.inputs.cluster import Cluster
 from helix.inputs.cluster_source import ClusterSource
-from helix.inputs.model import Model, known_models
+from helix.inputs.model_source import ModelSource
 from helix.inputs.profile import Profiles, read_profiles, shipped_profiles
-from helix.inputs.roofline import Gpu, Shape, known_gpus, roofline
+from helix.inputs.roofline import Efficiency, Gpu, gpu_of, roofline
+from helix.inputs.search import SearchSettings
 from helix.inputs.serving import ServeSettings
-
-Method = Literal[
-    "search", "milp", "position", "petals", "swarm", "separate", "homogeneous", "published"
-]
-Objective = Literal["simulated", "latency-flow", "flow"]
-Scheduler = Literal["maxflow", "swarm", "random", "shortest_queue"]
-Fault = Literal["doubled_single_decode", "receiver_free_while_arriving", "shuffled_trace"]
+from helix.inputs.workload import WorkloadSettings
 
 MEASURED, ROOFLINE, HERE = "measured", "roofline", "here"
-
-
-class ModelSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The served model: a shipped one by name, or its layers and their shape."""
-
-    name: str = ""
-    layers: int = 0
-    shape: Shape | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse unknown names and models without layers."""
-        if self.shape is None and self.name not in known_models():
-            raise InputError(
-                f"model.name is {self.name!r}, expected one of {', '.join(known_models())}, or"
-                " give model.layers and [model.shape]"
-            )
-        if self.shape is not None and self.layers < 1:
-            raise InputError(f"model.layers is {self.layers}, expected 1 or more")
-
-    def load(self) -> Model:
-        """Return the model."""
-        if self.shape is None:
-            return known_models()[self.name]
-        return Model(
-            layers=self.layers,
-            layer_bytes=self.shape.layer_bytes,
-            activation_bytes=self.shape.hidden_size * self.shape.value_bytes,
-        )
 
 
 class KindSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A machine kind of one's own: `gpus` times a known or given GPU, or this machine, played.
 
-    The first three are for roofline profiles, the others for profiles measured on this machine.
+    The first three are for roofline profiles, `slower` for profiles measured on this machine.
     """
 
-    gpu: str = ""
+    gpu: str | dict[str, Any] = ""
+    """roofline: its GPU by the device sheet (common/devices.toml), or one's own written as a table
+    of the same words; empty: the kind's own name."""
     gpus: int = 1
+    """roofline: GPUs in the machine, which compute together (tensor parallelism)."""
     peaks: Gpu | None = None
+    """roofline: the three figures of a GPU that count, in place of `gpu`."""
     slower: float = 1.0
-    """It takes so many times as long as this machine."""
+    """here: it takes so many times as long as this machine."""
     memory_gb: float = 0.0
-    """Its memory; 0: this machine's."""
+    """Its memory in GB, all GPUs together; 0: as the data sheet says, or this machine's (here)."""
     most_layers: int = 0
     """It holds no more layers; 0: as many as the memory allows."""
 
@@ -79,114 +53,48 @@ class KindSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                     f"profile.kinds: {field} is {getattr(self, field)}, expected 0 or more"
                 )
 
-    def load(self, kind: str) -> tuple[Gpu, int]:
-        """Return the GPU and how many."""
+    def load(self, kind: str, dtype: str) -> tuple[Gpu, int]:
+        """Return the GPU, with its peak in that dtype, and how many."""
         if self.gpus < 1:
             raise InputError(f"profile.kinds.{kind}.gpus is {self.gpus}, expected 1 or more")
-        if self.peaks is not None:
-            return self.peaks, self.gpus
-        name = self.gpu or kind
-        if name not in known_gpus():
+        if self.slower != 1.0:
             raise InputError(
-                f"no GPU {name!r}; known are {', '.join(known_gpus())}; or give its data-sheet"
-                f" figures in [profile.kinds.{kind}.peaks]"
+                f"profile.kinds.{kind}.slower is for profile.source 'here'; a roofline's speed is"
+                " set by peaks or profile.efficiency"
             )
-        return known_gpus()[name], self.gpus
+        if self.peaks is not None:
+            found = self.peaks
+        else:
+            try:
+                own = self.gpu if isinstance(self.gpu, str) else msgspec.convert(self.gpu, Device)
+                found = gpu_of(find(own or kind), dtype)
+            except (InputError, msgspec.ValidationError) as error:
+                raise InputError(f"profile.kinds.{kind}.gpu: {error}") from error
+        if self.memory_gb:
+            found = msgspec.structs.replace(found, memory_gb=self.memory_gb / self.gpus)
+        return found, self.gpus
 
 
 class ProfileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where layer times and limits come from.
-
-    `source` is "measured" (the artifact's measurements of its two models on its seven kinds),
-    "roofline" (from data sheets, for any model of known shape), "here" (measured on this machine
-    when it is first needed, as the verb profile does) or a folder of profile files.
-    """
+    """Where layer times and limits come from."""
 
     source: str = MEASURED
+    """measured (the artifact's two models on its seven kinds of machines), roofline (from data
+    sheets, for any model of known shape), here (measured on this machine when it is first needed,
+    as the verb profile does) or a folder with times.csv and limits.csv."""
     kinds: dict[str, KindSource] = {}
-
-
-class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to place the layers."""
-
-    method: Method = "search"
-    objective: Objective = "simulated"
-    published: str = ""
-    """published: the placement's name in helix/data/placements.json; separate: in separate.toml."""
-    calibration: str = ""
-    """separate, published: the cluster whose KV capacities are taken; empty: its own."""
-    stages: int = 0
-    """swarm: how many stages; 0: the most that its rule allows."""
-    split: Literal["least-latency", "original"] = "least-latency"
-    """Which of several maximum flows sets the routing weights; original: networkx's, as there."""
-    partial: bool = False
-    """Let work enter a machine in the middle of its layers."""
-    chains: int = 12
-    """search: independent annealing chains."""
-    evaluations: int = 250_000
-    """search: placements that each chain evaluates."""
-    simulations: int = 240
-    """search, simulated: placements that are simulated."""
-    time_limit_s: float = 300.0
-    """Stop then with the best so far; what a budget finds is the same every time, a time is not."""
-    workers: int = 0
-    """Threads; 0: one per core."""
-    solver: Literal["highs", "gurobi"] = "highs"
-    start: Literal["petals", "swarm", "none"] = "petals"
-    """milp: the placement that the solver begins from."""
-    keep_links: int = 0
-    """milp: links per machine after pruning; 0: all."""
-    cap: bool = True
-    """milp: cut off what the machines cannot compute; the original's problem has no such rows."""
+    """By machine kind: what it consists of (roofline), or how it is played (here)."""
+    memory_fraction: float = 0.9
+    """roofline, here: share of a machine's memory for weights, then KV cache; the rest is kept for
+    the driver's context, activations and buffers of messages."""
+    efficiency: Efficiency = Efficiency()
+    """roofline: what is attained of data-sheet peaks."""
 
     def __post_init__(self) -> None:
-        """Refuse budgets out of range."""
-        for field in ("chains", "evaluations"):
-            if getattr(self, field) < 1:
-                raise InputError(f"search.{field} is {getattr(self, field)}, expected 1 or more")
-        for field in ("stages", "simulations", "workers", "keep_links"):
-            if getattr(self, field) < 0:
-                raise InputError(f"search.{field} is {getattr(self, field)}, expected 0 or more")
-        if not self.time_limit_s > 0:
-            raise InputError(f"search.time_limit_s is {self.time_limit_s}, expected above 0")
-
-
-class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is asked of the service; numbers may be given by service (the plan's names)."""
-
-    mode: Literal["offline", "online"] = "offline"
-    scheduler: Scheduler = "maxflow"
-    initial: int | dict[str, int] = 20
-    """offline: queries at the start, and for other schedulers than maxflow all the time."""
-    tokens_per_s: float | dict[str, float] = 100.0
-    """online: prompt and answer tokens offered per second on average."""
-    trace: str = ""
-    """online: a CSV of arrivals of one's own instead; see helix/README.md."""
-    duration_s: float = 600.0
-    warm_up_s: float = 60.0
-    timeline_s: float = 0.0
-    """Write what happens in the first so many seconds, to be opened in Perfetto."""
-    compat: bool = False
-    """Keep the original simulator's faults (helix/simulate/switches.py)."""
-    right: tuple[Fault, ...] = ()
-    """With compat: faults that are put right all the same."""
-
-    def __post_init__(self) -> None:
-        """Refuse times and rates that are not positive."""
-        rates = self.tokens_per_s
-        for name, value in (rates if isinstance(rates, dict) else {"": rates}).items():
-            if not 0 < value < math.inf:
-                raise InputError(f"workload.tokens_per_s {name} is {value}, expected above 0")
-        counts = self.initial
-        for name, value in (counts if isinstance(counts, dict) else {"": counts}).items():
-            if value < 1:
-                raise InputError(f"workload.initial {name} is {value}, expected 1 or more")
-        if not 0 <= self.timeline_s < math.inf:
-            raise InputError(f"workload.timeline_s is {self.timeline_s}, expected 0 or more")
-        if not (0 < self.duration_s < math.inf and 0 <= self.warm_up_s < math.inf):
+        """Refuse what is no share of a memory."""
+        if not 0 < self.memory_fraction <= 1:
             raise InputError(
-                f"workload: duration_s {self.duration_s} and warm_up_s {self.warm_up_s}, expected"
-                " above 0 and 0 or more, both finite"
+                f"profile.memory_fraction is {self.memory_fraction}, expected above 0 and at most 1"
             )
 
 
@@ -194,7 +102,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A serving question: model, cluster, profile, how to place, and what is asked."""
 
     name: str
+    """Names files and records: letters, digits, '.', '_' and '-'."""
     about: str = ""
+    """What it asks, in a line."""
     model: ModelSource
     cluster: ClusterSource
     profile: ProfileSource = ProfileSource()
@@ -216,19 +126,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Return the profiles of the cluster's machine kinds."""
         kinds = cluster.kind_counts()
         if self.profile.source == ROOFLINE:
-            if self.model.shape is None:
-                raise InputError("profile.source is 'roofline', which needs [model.shape]")
-            pairs = {k: self.profile.kinds.get(k, KindSource()).load(k) for k in kinds}
-            return {kind: roofline(self.model.shape, *pair) for kind, pair in pairs.items()}
+            return self._analytic(list(kinds))
         if self.profile.source == HERE:
             raise InputError("profile.source is 'here', and nothing was measured here yet")
         if self.profile.source != MEASURED:
             profiles = read_profiles(Path(self.profile.source))
-        elif self.model.shape is None:
+        elif not self.model.config and self.model.shape is None:
             profiles = shipped_profiles(self.model.name)
         else:
             raise InputError(
-                "profile.source is 'measured', but a model given by its shape has none; set"
+                "profile.source is 'measured', but this model has none; set"
                 " profile.source to 'roofline' or to a folder of measured profiles"
             )
         for kind in kinds:
@@ -237,3 +144,41 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                     f"machine kind {kind!r} has no profile; known are {', '.join(profiles)}"
                 )
         return profiles
+
+    def _analytic(self, kinds: list[str]) -> Profiles:
+        """Return profiles by data sheets."""
+        layer, profile = self.model.layer(), self.profile
+        if layer is None:
+            raise InputError(
+                "profile.source is 'roofline', which needs model.config or [model.shape]"
+            )
+        found: Profiles = {}
+        for kind in kinds:
+            own = profile.kinds.get(kind, KindSource())
+            made = roofline(
+                layer, *own.load(kind, layer.dtype), profile.efficiency, profile.memory_fraction
+            )
+            limits = made.limits[: own.most_layers or None]
+            found[kind] = msgspec.structs.replace(made, limits=limits)
+        return found
+
+
+def checked(experiment: Experiment) -> Experiment:
+    """Return the experiment; raises InputError where cluster, profiles or trace are not there."""
+    cluster, trace = experiment.cluster.load(), experiment.workload.trace
+    if trace and not Path(trace).is_file():
+        raise InputError(f"workload.trace: {trace}: there is no such file")
+    if experiment.profile.source != HERE:
+        experiment.load_profiles(cluster)
+    return experiment
+
+
+def axes(case: Case) -> dict[str, Axis]:
+    """Return what tables select records by, beside verb and method."""
+    search, workload = case.experiment.search, case.experiment.workload
+    return {
+        "objective": search.objective if search.method in ("portfolio", "search") else "",
+        "scheduler": workload.scheduler,
+        "mode": workload.mode,
+        "compat": workload.compat,
+    }

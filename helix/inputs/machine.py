@@ -13,9 +13,13 @@ class MachineKind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What is known of a kind of machine; `vram` in bytes, rates in bytes per second."""
 
     vram: float
+    """GPU memory in bytes; only informative, the profile's limits decide."""
     nic_in: float = 10e9
+    """Bytes per second that its network card receives."""
     nic_out: float = 10e9
+    """Bytes per second that its network card sends."""
     disk: float = 1e9
+    """Bytes per second that its disk reads."""
 
     def __post_init__(self) -> None:
         """Refuse figures that no machine has."""

@@ -13,6 +13,7 @@ import msgspec
 
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster, Link, Node, place_name
+from helix.inputs.links import Links
 from helix.inputs.machine import MachineKind, known_kinds
 from helix.inputs.original_ini import Ini, Section, Value, read_ini, short_quantity, written
 
@@ -99,7 +100,7 @@ def read_cluster(path: Path, profiles: MachineProfiles | None = None) -> Cluster
     _compare(ini, count, links)
     try:
         return Cluster(
-            nodes=nodes, links=tuple(links), nic_in=profiles.nic_in, nic_out=profiles.nic_out
+            nodes=nodes, links=Links.of(links), nic_in=profiles.nic_in, nic_out=profiles.nic_out
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -11,6 +11,7 @@ import msgspec
 
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster, Link, Node
+from helix.inputs.links import Links
 from helix.inputs.original_files import read_machine
 from helix.inputs.original_ini import Ini, Value, quantity, read_ini, written
 
@@ -35,7 +36,7 @@ def read_simulator_cluster(path: Path) -> SimulatorCluster:
     try:
         cluster = Cluster(
             nodes=tuple(_node(ini, name, kinds) for name in names),
-            links=tuple(_link(ini, name, places) for name in links),
+            links=Links.of([_link(ini, name, places) for name in links]),
             nic_in=coordinator["inbound_nic_speed"].number(),
             nic_out=coordinator["outbound_nic_speed"].number(),
         )

@@ -14,6 +14,9 @@ import msgspec
 
 from common.errors import InputError
 
+PARTS = ("times", "limits")
+"""The CSV files of a folder of measured profiles."""
+
 KV_BLOCK_TOKENS = 16
 PROMPT_CAP_TOKENS = 2048  # the longest prompt; prompts per batch times this is the token limit
 CONTEXT_CAP_TOKENS = 1000  # contexts per decode slot
@@ -66,6 +69,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     prompt: Curve
     decode: Curve
     limits: tuple[Limits, ...]
+    memory: float = 0.0  # bytes; 0: not known, the limits were measured
 
     @property
     def max_layers(self) -> int:
@@ -88,15 +92,25 @@ def _curve(rows: list[dict[str, str]], machine: str, phase: str) -> Curve:
 
 
 def _limits(rows: list[dict[str, str]], machine: str) -> tuple[Limits, ...]:
-    return tuple(
-        Limits(
-            kv_entries=KV_BLOCK_TOKENS * int(row["kv_blocks"]) * int(row["layers"]),
-            prompt_requests=int(row["prompt_max_requests"]),
-            decode_requests=int(row["decode_max_tokens"]),
+    found = list[Limits]()
+    for held, row in enumerate((row for row in rows if row["machine"] == machine), 1):
+        what = f"profile: {machine} with {row['layers']} layers"
+        if int(row["layers"]) != held:
+            raise InputError(f"{what}: expected rows for 1, 2, ... layers in this order")
+        for column in ("kv_blocks", "prompt_max_requests", "decode_max_tokens"):
+            if int(row[column]) < 1:
+                raise InputError(
+                    f"{what}: {column} is {row[column]}, expected 1 or more; leave out the rows of"
+                    " as many layers as do not fit"
+                )
+        found.append(
+            Limits(
+                kv_entries=KV_BLOCK_TOKENS * int(row["kv_blocks"]) * held,
+                prompt_requests=int(row["prompt_max_requests"]),
+                decode_requests=int(row["decode_max_tokens"]),
+            )
         )
-        for row in rows
-        if row["machine"] == machine
-    )
+    return tuple(found)
 
 
 def _profiles(times: list[dict[str, str]], limits: list[dict[str, str]]) -> Profiles:
@@ -114,14 +128,14 @@ def _profiles(times: list[dict[str, str]], limits: list[dict[str, str]]) -> Prof
 def shipped_profiles(model: str) -> Profiles:
     """Return the artifact's measurements of `llama1_30b` or `llama2_70b`."""
     data = resources.files("helix").joinpath("data")
-    texts = [data.joinpath(f"{model}_{part}.csv").read_text() for part in ("times", "limits")]
+    texts = [data.joinpath(f"{model}_{part}.csv").read_text() for part in PARTS]
     return _profiles(*map(_rows, texts))
 
 
 def read_profiles(folder: Path) -> Profiles:
     """Return the profiles of a folder with `times.csv` and `limits.csv`, columns as shipped."""
     try:
-        texts = [Path(folder, f"{part}.csv").read_text() for part in ("times", "limits")]
+        texts = [Path(folder, f"{part}.csv").read_text() for part in PARTS]
         return _profiles(*map(_rows, texts))
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}") from error

@@ -1,38 +1,35 @@
-"""Profiles of models and machines that nobody has measured, from data-sheet peaks.
+"""Analytic profiles: of models and machines that nobody has measured, from data-sheet peaks.
 
 A layer's pass takes as long as reading its weights and the KV cache of the batch, or as its
 arithmetic, whichever is longer, at the share of the peak that the artifact's own measurements of
 the A100, the L4 and the T4 attain with a 70B model (test_roofline.py holds the two together).
 Several GPUs in a machine are one machine with tensor parallelism: memory and rates add up, less a
-loss with every doubling.
+loss with every doubling. Weights come first; what is left of the usable memory is KV cache.
 """
 
 import math
-import tomllib
-from functools import cache
-from importlib import resources
 
 import msgspec
 
+from common.devices import Device
 from common.errors import InputError
+from helix.inputs.layer import CONTEXT, Layer
 from helix.inputs.profile import KV_BLOCK_TOKENS, PROMPT_CAP_TOKENS, Curve, Limits, Profile
 
-MEMORY_SHARE = 0.7  # of the peak bandwidth: 0.67 (T4), 0.70 (A100), 0.74 (L4)
-FLOPS_SHARE = 0.45  # of the peak arithmetic: 0.37 (T4, L4), 0.71 (A100)
-DOUBLING = 0.9  # what is left of a rate per GPU with every doubling of GPUs
-USABLE = 0.8  # share of the memory that weights and KV cache may take (vLLM's setting there)
-WEIGHTS = 0.5  # share of the memory that weights may take: sets the most layers held
-CONTEXT = 750  # tokens of context that a decode reads from the KV cache
 PROMPT_MEMORY = 0.037  # share of the memory for the activations of one batch's prompts
 MOST_DECODES = 480
+LEAST_KV_TOKENS = PROMPT_CAP_TOKENS  # a machine that cannot keep one prompt serves nobody
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Data-sheet peaks of one GPU."""
 
     memory_gb: float
+    """GB of memory."""
     memory_gb_per_s: float
+    """GB per second of memory bandwidth."""
     tflops: float
+    """Dense TFLOP per second in what the model computes in, half precision as a rule."""
 
     def __post_init__(self) -> None:
         """Refuse figures that no GPU has."""
@@ -41,95 +38,92 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 raise InputError(f"GPU: {field} is {getattr(self, field)}, expected above 0")
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a decoder layer's size follows from; two bytes a value unless said otherwise."""
+class Efficiency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is attained of data-sheet peaks."""
 
-    hidden_size: int
-    intermediate_size: int
-    heads: int
-    kv_heads: int
-    value_bytes: int = 2
+    memory: float = 0.7
+    """Share of the bandwidth; measured by the artifact: 0.67 (T4), 0.70 (A100), 0.74 (L4)."""
+    compute: float = 0.45
+    """Share of the arithmetic; measured by the artifact: 0.37 (T4, L4), 0.71 (A100)."""
+    doubling: float = 0.9
+    """What is left of a rate per GPU with every doubling of the GPUs in a machine."""
 
     def __post_init__(self) -> None:
-        """Refuse shapes that no model has."""
+        """Refuse what is no share."""
         for field in self.__struct_fields__:
-            if getattr(self, field) < 1:
-                raise InputError(f"model.{field} is {getattr(self, field)}, expected 1 or more")
-        if self.hidden_size % self.heads or self.heads % self.kv_heads:
-            raise InputError(
-                f"model: hidden_size {self.hidden_size}, heads {self.heads} and kv_heads"
-                f" {self.kv_heads} have to divide one another in that order"
-            )
-
-    @property
-    def kv_size(self) -> int:
-        """Values that a token's keys (or values) have in one layer."""
-        return self.hidden_size // self.heads * self.kv_heads
-
-    @property
-    def parameters(self) -> int:
-        """Parameters of one layer: attention's four projections and the gated MLP's three."""
-        attention = 2 * self.hidden_size * (self.hidden_size + self.kv_size)
-        return attention + 3 * self.hidden_size * self.intermediate_size
-
-    @property
-    def layer_bytes(self) -> int:
-        """Bytes of one layer's weights."""
-        return self.parameters * self.value_bytes
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of one token's keys and values in one layer."""
-        return 2 * self.kv_size * self.value_bytes
+            if not 0 < getattr(self, field) <= 1:
+                raise InputError(
+                    f"profile.efficiency.{field} is {getattr(self, field)}, expected above 0 and"
+                    " at most 1"
+                )
 
 
-@cache
-def known_gpus() -> dict[str, Gpu]:
-    """Return the shipped GPUs (`helix/data/gpus.toml`)."""
-    text = resources.files("helix").joinpath("data/gpus.toml").read_text()
-    return msgspec.convert(tomllib.loads(text), dict[str, Gpu])
-
-
-def roofline(shape: Shape, gpu: Gpu, gpus: int = 1) -> Profile:
-    """Return the profile of a machine with so many GPUs; raise `InputError` if no layer fits."""
-    memory = gpus * gpu.memory_gb * 1e9
-    rate = gpus * DOUBLING ** math.log2(gpus)
-    bandwidth = rate * gpu.memory_gb_per_s * 1e9 * MEMORY_SHARE
-    flops = rate * gpu.tflops * 1e12 * FLOPS_SHARE
-    limits = limits_of(shape, memory)
-    if not limits:
-        raise InputError(
-            f"a layer takes {shape.layer_bytes / 1e9:.2f} GB, but {gpus} GPUs of"
-            f" {gpu.memory_gb:g} GB spare {WEIGHTS * memory / 1e9:.2f} GB for weights"
-        )
-
-    def seconds(tokens: int, kv_tokens: float) -> float:
-        moved = shape.layer_bytes + kv_tokens * shape.kv_bytes
-        return max(moved / bandwidth, 2 * tokens * shape.parameters / flops)
-
-    prompts = [0, *range(256, limits[0].prompt_tokens + 1, 256)]
-    decodes = [0, *(d for d in range(2, MOST_DECODES + 2, 2))]
-    return Profile(
-        prompt=Curve(tuple(prompts), tuple(seconds(n, 0) if n else 0.0 for n in prompts)),
-        decode=Curve(tuple(decodes), tuple(seconds(n, n * CONTEXT) if n else 0.0 for n in decodes)),
-        limits=limits,
+def gpu_of(device: Device, dtype: str) -> Gpu:
+    """Return a device's peaks in that dtype; bf16 in fp16, fp8 in 16 bit where it has no other."""
+    like = {"fp8": ("fp8", "bf16", "fp16"), "bf16": ("bf16", "fp16")}.get(dtype, (dtype,))
+    best = next((one for one in like if one in device.tflops), dtype)
+    return Gpu(
+        memory_gb=device.memory_gb,
+        memory_gb_per_s=device.memory_gb_per_s,
+        tflops=device.flops(best) / 1e12,
     )
 
 
-def limits_of(shape: Shape, memory: float) -> tuple[Limits, ...]:
-    """Return the limits of a machine of so many bytes for 1, 2, ... layers; empty if none fits."""
-    most = int(WEIGHTS * memory / shape.layer_bytes)
-    return tuple(_limits(shape, memory, held) for held in range(1, most + 1))
+def roofline(
+    layer: Layer, gpu: Gpu, gpus: int = 1, attained: Efficiency | None = None, usable: float = 0.9
+) -> Profile:
+    """Return the profile of a machine with so many GPUs; raise `InputError` if no layer fits."""
+    attained = attained or Efficiency()
+    memory = gpus * gpu.memory_gb * 1e9
+    rate = gpus * attained.doubling ** math.log2(gpus)
+    bandwidth = rate * gpu.memory_gb_per_s * 1e9 * attained.memory
+    flops = rate * gpu.tflops * 1e12 * attained.compute
+    limits = limits_of(layer, memory, usable)
+    if not limits:
+        raise InputError(
+            f"a layer takes {layer.held_bytes / 1e9:.2f} GB, embedding or head"
+            f" {layer.end_bytes(1) / 1e9:.2f} GB and the KV cache of {LEAST_KV_TOKENS} tokens"
+            f" {LEAST_KV_TOKENS * layer.kv_bytes / 1e9:.2f} GB, but {gpus} x {gpu.memory_gb:g} GB"
+            f" at profile.memory_fraction {usable:g} have {usable * memory / 1e9:.2f} GB"
+        )
+
+    def seconds(tokens: int, context: float, kv_tokens: float) -> float:
+        moved = layer.read_bytes(tokens) + kv_tokens * layer.kv_read
+        work = tokens * (layer.linear_flop + context * layer.attention_flop)
+        return max(moved / bandwidth, work / flops)
+
+    prompts = [0, *range(256, limits[0].prompt_tokens + 1, 256)]
+    decodes = [0, *range(2, MOST_DECODES + 2, 2)]
+    of_prompts = (seconds(n, CONTEXT / 2, 0) if n else 0.0 for n in prompts)  # causal: half
+    of_decodes = (seconds(n, CONTEXT, n * CONTEXT) if n else 0.0 for n in decodes)
+    return Profile(
+        prompt=Curve(tuple(prompts), tuple(of_prompts)),
+        decode=Curve(tuple(decodes), tuple(of_decodes)),
+        limits=limits,
+        memory=memory,
+    )
 
 
-def _limits(shape: Shape, memory: float, held: int) -> Limits:
-    spare = USABLE * memory - held * shape.layer_bytes
-    tokens = spare / (held * shape.kv_bytes)  # of every layer held
-    blocks = int(tokens / KV_BLOCK_TOKENS)
-    activations = PROMPT_CAP_TOKENS * shape.value_bytes
-    activations *= 4 * shape.hidden_size + 3 * shape.intermediate_size
+def limits_of(layer: Layer, memory: float, usable: float) -> tuple[Limits, ...]:
+    """Return the limits of a machine of so many bytes for 1, 2, ... layers; empty if none fits.
+
+    `usable` is the share that weights and KV cache may take: the rest is for the driver's context,
+    activations and buffers of messages.
+    """
+    found = list[Limits]()
+    for held in range(1, layer.layers + 1):
+        spare = usable * memory - held * layer.held_bytes - layer.end_bytes(held)
+        tokens = spare / (held * layer.kv_bytes)  # of every layer held
+        if tokens < LEAST_KV_TOKENS:
+            break
+        found.append(_limits(layer, memory, held, tokens))
+    return tuple(found)
+
+
+def _limits(layer: Layer, memory: float, held: int, tokens: float) -> Limits:
+    prompts = int(PROMPT_MEMORY * memory / (PROMPT_CAP_TOKENS * layer.work_bytes))
     return Limits(
-        kv_entries=KV_BLOCK_TOKENS * blocks * held,
-        prompt_requests=max(1, min(8, int(PROMPT_MEMORY * memory / activations))),
+        kv_entries=KV_BLOCK_TOKENS * int(tokens / KV_BLOCK_TOKENS) * held,
+        prompt_requests=max(1, min(8, prompts)),
         decode_requests=max(2, min(MOST_DECODES, int(tokens / 940))),
     )

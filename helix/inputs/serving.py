@@ -1,6 +1,8 @@
 """How a plan is served for real: where the weights are, who may call, what is played."""
 
 import math
+import os
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -22,15 +24,23 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     longest: int = 4096
     """Of random weights: most tokens of context."""
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0: every one of this machine's."""
     port: int = 8000
+    """Port to listen on; 0: any that is free."""
+    api_key: str = ""
+    """Where the key is that clients have to send as a bearer token: env:NAME or file:PATH; empty:
+    none is asked for. The key itself would go into every record of a run."""
     address: str = ""
     """A Ray cluster to run on ("auto" or host:port); empty: start Ray on this machine."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """What every machine computes with."""
     gpus: float = 0.0
     """Of each machine, as Ray counts them; 1 gives every machine a GPU of its own."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["", "float32", "float16", "bfloat16"] = ""
+    """Of weights, activations and KV cache; empty: as the plan's memory counts them. One that takes
+    more than the plan counts is refused."""
     threads: int = 1
-    """Of each machine's arithmetic on a CPU."""
+    """Threads of each machine's arithmetic on a CPU."""
     play: bool = False
     """Play the cluster: links take the delay and bandwidth given, layers the profile's time."""
     high_water: float = 0.9
@@ -40,9 +50,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     most_waiting: int = 256
     """Requests that wait for room; more are refused."""
     patience_s: float = 120.0
-    """A request without a new token for so long fails."""
+    """A request without a new token for so many seconds fails."""
     drain_s: float = 30.0
-    """After SIGTERM requests at work have so long to end."""
+    """After SIGTERM requests at work have so many seconds to end."""
     restart: bool = True
     """Start a machine that was lost again."""
     trace: bool = False
@@ -61,5 +71,26 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise InputError(f"serve.{field} is {getattr(self, field)}, expected 0 or more")
         if not 0 < self.high_water <= 1:
             raise InputError(f"serve.high_water is {self.high_water}, expected above 0, at most 1")
+        if self.api_key and not self.api_key.startswith(("env:", "file:")):
+            raise InputError("serve.api_key is a key itself, expected env:NAME or file:PATH")
         if not 0 <= self.port < 65536:
             raise InputError(f"serve.port is {self.port}, expected 0 (any) to 65535")
+
+    def key(self) -> str:
+        """Return the key that clients have to send; empty: none.
+
+        Raises:
+            InputError: there is none where `api_key` says.
+        """
+        kind, _, place = self.api_key.partition(":")
+        if not kind:
+            return ""
+        try:
+            found = os.environ[place] if kind == "env" else Path(place).read_text()
+        except KeyError:
+            raise InputError(f"serve.api_key: {place} is not set in the environment") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"serve.api_key: {place}: {error}") from None
+        if not found.strip():
+            raise InputError(f"serve.api_key: {place} is empty")
+        return found.strip()

@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helix.plan.compiled import bare, compiled
+from common.kernels import compiled
+from helix.plan.bare import bare
 from helix.plan.estimate import decode_rate
-from helix.plan.search_flow import FIRST, SINK, SOURCE, fill_up, take_out
+from helix.plan.search_flow import FIRST, SOURCE, fill_up, take_out
 from helix.plan.search_moves import move
 from helix.plan.search_problem import Floats, Ints, Scratch, SearchProblem
 
 COLD = 0.0005  # the last temperature, as a share of the best value
 AMBITION = 1.1  # the target's lead over the best flow found
-REFRESH = 20_000  # evaluations after which flows are made anew, for rounding
+REFRESH = 20_000  # evaluations after which the current flow is made anew, for rounding
 
 
 class Heat(NamedTuple):
@@ -78,22 +79,29 @@ def copy_to(
 
 @bare
 def flow_after(
-    problem: SearchProblem, partial: bool, anew: bool, starts: Ints, ends: Ints,
-    new_starts: Ints, new_ends: Ints, flow: Floats, through: Floats, scratch: Scratch,
+    problem: SearchProblem, partial: bool, starts: Ints, ends: Ints, new_starts: Ints,
+    new_ends: Ints, flow: Floats, through: Floats, scratch: Scratch,
 ) -> float:  # fmt: skip
-    """Change a flow from one placement's to the next one's maximal; return its value, tokens/s.
-
-    `anew` begins from no flow at all.
-    """
+    """Change a flow from one placement's to the next one's maximal; return its value, tokens/s."""
     for i in range(len(starts)):
-        if anew or new_starts[i] != starts[i] or new_ends[i] != ends[i]:
-            take_out(flow, through, i + FIRST, scratch.path)
-    if anew:
-        through[SOURCE] = 0.0
-        through[SINK] = 0.0
+        if new_starts[i] != starts[i] or new_ends[i] != ends[i]:
+            take_out(ends, flow, through, i + FIRST, scratch.over)
     return fill_up(
         new_starts, new_ends, problem.layers, partial, problem.rates, problem.link_rates, flow,
         through, scratch,
+    )  # fmt: skip
+
+
+@bare
+def flow_anew(
+    problem: SearchProblem, partial: bool, starts: Ints, ends: Ints, flow: Floats,
+    through: Floats, scratch: Scratch,
+) -> float:  # fmt: skip
+    """Write a placement's maximum flow from none; return its value, tokens/s."""
+    flow[:], through[:] = 0.0, 0.0
+    return fill_up(
+        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through,
+        scratch,
     )  # fmt: skip
 
 
@@ -101,19 +109,17 @@ def flow_after(
 def anneal(
     problem: SearchProblem, starts: Ints, ends: Ints, partial: bool, loaded: bool,
     rng: np.random.Generator, evaluations: int, goal: float, heat: Heat,
-    scratch: Scratch,
+    scratch: Scratch, stop: Ints,
 ) -> tuple[Ints, Ints, float, int]:  # fmt: skip
     """Return the best placement of a chain, its value and the evaluations made.
 
-    `goal` ends the chain early: a proven bound on the value. What is tried stands in the second
-    of two sets of arrays, which change places when it is taken.
+    `goal` ends the chain early: a proven bound on the value; so does `stop`, a flag that is raised
+    from outside. What is tried stands in the second of two sets of arrays, which change places when
+    it is taken.
     """
     places = len(starts) + FIRST
     flow, through = np.zeros((places, places)), np.zeros(places)
-    best_flow = fill_up(
-        starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow, through,
-        scratch,
-    )  # fmt: skip
+    best_flow = flow_anew(problem, partial, starts, ends, flow, through, scratch)
     best = value_of(problem, starts, ends, flow, through, loaded, scratch)
     best_starts, best_ends = starts.copy(), ends.copy()
     new_starts, new_ends = starts.copy(), ends.copy()
@@ -122,16 +128,17 @@ def anneal(
     cooling = (COLD / heat.hot) ** (1 / max(evaluations, 1))
     temperature = heat.hot
     for done in range(evaluations):
-        if best >= goal:
+        if best >= goal or stop[0]:
             return best_starts, best_ends, best, done
         temperature *= cooling
+        if done % REFRESH == 0:
+            flow_anew(problem, partial, starts, ends, flow, through, scratch)
         copy_to(starts, ends, flow, through, new_starts, new_ends, new_flow, new_through)
         if not move(new_starts, new_ends, problem.most, problem.layers, rng):
             continue
         flow_value = flow_after(
-            problem, partial, done % REFRESH == 0, starts, ends, new_starts, new_ends, new_flow,
-            new_through, scratch,
-        )  # fmt: skip
+            problem, partial, starts, ends, new_starts, new_ends, new_flow, new_through, scratch
+        )
         value = value_of(problem, new_starts, new_ends, new_flow, new_through, loaded, scratch)
         best_flow = max(best_flow, flow_value)
         unit = max(best, 1.0) / max(best_flow, 1.0) if loaded else 1.0
@@ -145,13 +152,6 @@ def anneal(
             flow, new_flow = new_flow, flow
             through, new_through = new_through, through
             score = new_score
-            if value > best and not loaded:
-                # What is changed step by step can pass the true flow; a best one is counted anew.
-                flow[:], through[:] = 0.0, 0.0
-                value = fill_up(
-                    starts, ends, problem.layers, partial, problem.rates, problem.link_rates, flow,
-                    through, scratch,
-                )  # fmt: skip
             if value > best:
                 best, best_starts, best_ends = value, starts.copy(), ends.copy()
     return best_starts, best_ends, best, evaluations

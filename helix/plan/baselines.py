@@ -50,8 +50,8 @@ def _petals_links(cluster: Cluster, layers: int, intervals: Intervals) -> list[L
     for tail in places:
         mine = intervals[tail - FIRST]
         others = [p for p in places if p != tail and fits(mine, intervals[p - FIRST], True)]
-        full = [p for p in others if intervals[p - FIRST][0] == mine[1]]
-        ends += [(tail, p) for p in full + [p for p in others if p not in full]]
+        others.sort(key=lambda p: intervals[p - FIRST][0] != mine[1])  # whole runs first
+        ends += [(tail, p) for p in others]
     return [known[pair] for pair in ends if pair in known]
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from common.errors import InputError
 from helix.inputs.cluster import Cluster
 from helix.plan.bounds import capped_compute_bound, chain_value
+from helix.plan.clock import Clock
 from helix.plan.placement import UNUSED
 from helix.plan.solvers import solve
 from helix.plan.solvers_matrix import INTEGER, Builder
@@ -26,6 +27,7 @@ NEAR = 1e-3  # relative width at which the bisection ends
 NODES = 1000  # of the solver's tree, for each target: the same answer on every machine
 LAST_RESORT_S = 60.0  # for each target, where even that many nodes take too long
 ROUNDING = 1e-9
+LEAST_S = 0.01
 
 Rates = Mapping[str, Sequence[float]]
 """By kind, tokens per second for 1, 2, ... layers held."""
@@ -49,21 +51,25 @@ class Block(NamedTuple):
     branches: tuple[Branch, ...]
 
 
-def blocks(cluster: Cluster, layers: int, speed: Throughput) -> tuple[tuple[int, int], ...]:
+def blocks(
+    cluster: Cluster, layers: int, speed: Throughput, clock: Clock | None = None
+) -> tuple[tuple[int, int], ...]:
     """Return each machine's run of layers in the best row of blocks; links are not looked at.
 
-    Raises InputError where the machines do not hold the model in one chain.
+    Where time is up the best row until then is returned. Raises InputError where the machines do
+    not hold the model in one chain.
     """
     counts = cluster.kind_counts()
     rates = {kind: speed.rates(kind) for kind in counts}
     single = [rates[node.kind] for node in cluster.nodes]
     low, high = chain_value(single, layers), capped_compute_bound(single, layers)
+    time_s = clock.left if clock else lambda: LAST_RESORT_S
     best = row_of_blocks(rates, counts, layers, low) if low > 0 else None
     if best is None:
         raise InputError(f"blocks: {layers} layers do not fit these machines")
-    while high - low > NEAR * high:
+    while high - low > NEAR * high and time_s() > 0:
         target = (low + high) / 2
-        row = row_of_blocks(rates, counts, layers, target)
+        row = row_of_blocks(rates, counts, layers, target, min(time_s(), LAST_RESORT_S))
         if row is None:
             high = target
         else:
@@ -72,8 +78,9 @@ def blocks(cluster: Cluster, layers: int, speed: Throughput) -> tuple[tuple[int,
 
 
 def row_of_blocks(
-    rates: Rates, counts: Mapping[str, int], layers: int, target: float
-) -> tuple[Block, ...] | None:
+    rates: Rates, counts: Mapping[str, int], layers: int, target: float,
+    most_s: float = LAST_RESORT_S,
+) -> tuple[Block, ...] | None:  # fmt: skip
     """Return blocks that together cover the layers at the target flow; None if none were found."""
     splits = _splits(rates, target)
     if not splits:
@@ -96,7 +103,7 @@ def row_of_blocks(
             b.row(own, upper=count)
     b.row([(length, 1.0) for length in lengths], upper=layers)
     settings = Settings(
-        max_run_time=LAST_RESORT_S, nodes=NODES, upper_bound=layers, close=1 - ROUNDING
+        max_run_time=max(most_s, LEAST_S), nodes=NODES, upper_bound=layers, close=1 - ROUNDING
     )
     solved = solve(b.matrices(), settings)
     if solved.ended == "interrupted":

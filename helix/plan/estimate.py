@@ -20,7 +20,7 @@ corrects the estimate of the placements that are looked at next (`helix.plan.lea
 
 import numpy as np
 
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.plan.search_flow import FIRST, LEAST, SOURCE
 from helix.plan.search_problem import Floats, Ints, Scratch, SearchProblem
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 
-from common.errors import InputError
+from common.errors import CaseError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster
 from helix.inputs.model import Model
 from helix.plan.placement import UNUSED, Placement, by_ends
@@ -20,11 +20,11 @@ Run = tuple[int, int, int]  # node, first layer, layer after the last
 def homogeneous(cluster: Cluster, model: Model, speed: Throughput, seed: int = 0) -> Placement:
     """Return as many full pipelines as there are machines for.
 
-    Raises InputError if all machines together do not hold the model.
+    Raises CaseError if all machines together do not hold the model.
     """
     pipelines = _pipelines(_order(cluster, speed, seed), cluster, model.layers, speed)
     if not pipelines:
-        raise InputError(f"homogeneous: {model.layers} layers do not fit all machines together")
+        raise CaseError(f"homogeneous: {model.layers} layers do not fit all machines together")
     held = {node: (start, end) for pipeline in pipelines for node, start, end in pipeline}
     intervals = [held.get(node, UNUSED) for node in range(len(cluster.nodes))]
     known = by_ends(cluster.links)

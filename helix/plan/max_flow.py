@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from helix.plan.compiled import compiled
+from common.kernels import compiled
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

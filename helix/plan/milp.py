@@ -11,17 +11,19 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from common.errors import InputError
+from common.errors import CaseError, InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster, Link, place_name
 from helix.inputs.model import Model
+from helix.plan.blocks import LEAST_S
 from helix.plan.bounds import compute_sum_bound
+from helix.plan.clock import Clock
 from helix.plan.max_flow import max_flow
 from helix.plan.milp_matrices import Milp, MilpOptions, milp_matrices
 from helix.plan.placement import UNUSED, Placement, carries, wired
 from helix.plan.pruning import pruned
 from helix.plan.solvers import SolverName, solve
 from helix.plan.solvers_matrix import Floats
-from helix.plan.solvers_result import Settings, Solved
+from helix.plan.solvers_result import Settings, Solved, never
 from helix.plan.throughput import Throughput
 
 TOLERANCE = 1e-3  # tokens per second that count as nothing
@@ -53,12 +55,13 @@ def milp(
     *,
     solver: SolverName = "highs",
     start: Placement | None = None,
+    clock: Clock | None = None,
 ) -> MilpPlan:
-    """Return the best placement found in the settings' time.
+    """Return the best placement found in the settings' time, or in the clock's.
 
     Pruning keeps the start's links unless it is `compat`. Without an upper bound in `settings`
     early stopping goes by the original's (the machines' layer rates summed), or with `cap` by the
-    capped one. Raises InputError if the model does not fit or nothing was found in time.
+    capped one. Raises InputError if the model does not fit, CaseError if nothing was found in time.
     """
     options, settings = options or MilpOptions(), settings or Settings()
     _refuse_misfits(cluster, model, speed)
@@ -72,9 +75,13 @@ def milp(
             settings, upper_bound=problem.bound if options.cap else summed
         )
     begin = start and start_vector(problem, cluster, model.layers, start.intervals, options)
-    solved = solve(problem.matrices, settings, solver=solver, start=begin)
+    if clock:  # to make the problem took some of the time
+        left = max(clock.left(), LEAST_S)
+        settings = msgspec.structs.replace(settings, max_run_time=min(left, settings.max_run_time))
+    over = clock.over if clock else never
+    solved = solve(problem.matrices, settings, solver=solver, start=begin, over=over)
     if solved.x is None:
-        raise InputError(f"milp: nothing found in {solved.seconds:.1f} s; allow more time")
+        raise CaseError(f"milp: nothing found in {solved.seconds:.1f} s; allow more time")
     intervals = decoded(problem, solved.x)
     placement = wired(model.layers, intervals, cluster.links, options.partial)
     return MilpPlan(

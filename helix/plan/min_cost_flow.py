@@ -6,7 +6,7 @@ the flow is a cheapest one of its value at every step, and at the end a cheapest
 
 import numpy as np
 
-from helix.plan.compiled import compiled
+from common.kernels import compiled
 from helix.plan.max_flow import LEAST, Floats, Ints, arcs_around
 
 CHEAPER = 1e-12  # seconds that count as a difference

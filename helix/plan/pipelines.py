@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from common.errors import InputError
+from common.errors import CaseError
 from helix.inputs.cluster import Cluster
 from helix.inputs.model import Model
 from helix.inputs.profile import Profiles
@@ -81,7 +81,7 @@ def separate_pipelines(cluster: Cluster, model: Model, profiles: Profiles) -> tu
     """Return one pipeline of all machines for each kind that can hold the model alone.
 
     Layers are split evenly, as in the paper's; where they do not divide, the later machines hold
-    one more. Kinds that cannot hold the model are left out. Raises InputError if none can.
+    one more. Kinds that cannot hold the model are left out. Raises CaseError if none can.
     """
     pipelines = list[Pipeline]()
     for kind, count in cluster.kind_counts().items():
@@ -100,5 +100,5 @@ def separate_pipelines(cluster: Cluster, model: Model, profiles: Profiles) -> tu
             )
         )
     if not pipelines:
-        raise InputError(f"separate: no kind's machines hold {model.layers} layers; use search")
+        raise CaseError(f"separate: no kind's machines hold {model.layers} layers; use search")
     return tuple(pipelines)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import numpy as np
 
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Link
+from helix.inputs.links import ByEnds, Links
 
 UNUSED = (0, 0)
 
@@ -55,11 +57,20 @@ def wired(
     As the original: then links into a node without a way on go, then links out of a node without
     a way in; each once, so a chain of dead ends may leave some.
     """
-    kept = [link for link in links if carries(layers, intervals, link, partial)]
-    tails = {link.tail for link in kept}
-    kept = [link for link in kept if link.head == SINK or link.head in tails]
-    heads = {link.head for link in kept}
-    kept = [link for link in kept if link.tail == SOURCE or link.tail in heads]
+    links = Links.of(links)
+    # The coordinator holds nothing; its figures are such that they fit no machine's.
+    starts, ends = np.array([(layers + 1, -1)] * FIRST + list(intervals), np.int64).T
+    used, tails, heads = ends > starts, links.tails, links.heads
+    first, last = (
+        (tails == SOURCE) & (starts[heads] == 0),
+        (heads == SINK) & (ends[tails] == layers),
+    )
+    begin, end, passed = starts[heads], ends[heads], ends[tails]
+    on = (begin <= passed) & (passed < end) if partial else passed == begin
+    machines = used[tails] & used[heads] & ~links.outer
+    kept = links.which((first & used[heads]) | last | (machines & on))
+    kept = kept.which((kept.heads == SINK) | np.isin(kept.heads, kept.tails))
+    kept = kept.which((kept.tails == SOURCE) | np.isin(kept.tails, kept.heads))
     return Placement(layers=layers, intervals=tuple(intervals), links=tuple(kept))
 
 
@@ -75,4 +86,6 @@ def carries(layers: int, intervals: Sequence[tuple[int, int]], link: Link, parti
 
 def by_ends(links: Sequence[Link]) -> Mapping[tuple[int, int], Link]:
     """Return the links by their two places."""
+    if isinstance(links, Links):
+        return ByEnds(links)
     return {(link.tail, link.head): link for link in links}

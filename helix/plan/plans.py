@@ -3,14 +3,13 @@
 This is what placing returns, `plan` writes as JSON, and `simulate` and the service read.
 """
 
-from pathlib import Path
-
 import msgspec
 
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, Cluster, place_name
 from helix.plan.flow import Flow
-from helix.plan.placement import UNUSED, Placement, by_ends
+from helix.plan.memory import Held
+from helix.plan.placement import Placement, by_ends
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -75,6 +74,28 @@ class Trace(msgspec.Struct, frozen=True):
     bound: float | None = None
 
 
+class Compared(msgspec.Struct, frozen=True):
+    """The answer of a method in a portfolio."""
+
+    method: str
+    split: str
+    """Of its flow; empty where there is one way only."""
+    flow: float
+    rate: float | None = None
+    """Decode throughput, tokens per second; None: not simulated."""
+    seconds: float | None = None
+    """Mean seconds of a request, where they count."""
+    said: str = ""
+    """Why there is no answer, or what is wrong with it."""
+
+
+class Without(msgspec.Struct, frozen=True):
+    """A machine, and the flow that the plan's placement has left without it, tokens per second."""
+
+    machine: int
+    flow: float
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Services on a cluster, and what is known of how good they are."""
 
@@ -89,8 +110,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """No placement on this cluster has more flow (one service; tokens per second)."""
     estimate: float | None
     """Decode throughput under load in closed form, tokens per second; None beyond the profile."""
+    served_bound: float | None = None
+    """No placement decodes more in the long run, whatever its links and caches (tokens per second,
+    for the workload's mean request)."""
     simulated: float | None = None
-    """Decode throughput that the search simulated, tokens per second."""
+    """Decode throughput that was simulated, tokens per second: by the portfolio under the
+    experiment's own workload, as the verb simulate does; by the search with requests waiting."""
+    found_by: str = ""
+    """The method of the portfolio whose answer this is."""
+    compared: tuple[Compared, ...] = ()
+    """What else there was to choose from."""
+    ended: str = ""
+    """Why the search ended early: time limit, or interrupted."""
+    cut: tuple[str, ...] = ()
+    """What was stopped before it was done, and how much more it may have found, if that is
+    known."""
     machines: tuple[str, ...]
     """Kind of every machine of the cluster."""
     solver: str = ""
@@ -100,8 +134,27 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     simulations: int = 0
     seconds: float = 0.0
     trace: tuple[Trace, ...] = ()
+    without: tuple[Without, ...] = ()
+    """What each machine in use contributes: the flow that is left when it alone is lost."""
+    held: tuple[Held, ...] = ()
+    """What each machine in use holds."""
+    kv_tokens: int = 0
+    """Tokens that the KV caches keep at once, at most."""
+    profile: str = ""
+    """Where layer times come from: measured, or an analytic profile."""
+    notes: tuple[str, ...] = ()
+    """What is not counted, or simplified."""
     question: str = ""
-    """Identifies the experiment and method that this plan answers."""
+    """Identifies the question and seed that this plan answers."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the bound holds for this plan: it is of one service on the whole cluster.
+
+        A service on some of the machines has a throughput model of its own, in which larger batches
+        are usual, so that its flow may be above.
+        """
+        return [len(one.machines) for one in self.services] == [len(self.machines)]
 
     @property
     def gap(self) -> float:
@@ -128,24 +181,6 @@ def service(
     )
 
 
-def write(plan: Plan, path: Path) -> None:
-    """Write the plan as indented JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n")
-
-
-def read(path: Path) -> Plan:
-    """Read a plan and check that it can be carried out."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such plan file; write one with the verb plan")
-    try:
-        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
-    except (msgspec.DecodeError, InputError) as error:
-        raise InputError(f"{path}: not a valid plan: {error}") from error
-    check(plan, str(path))
-    return plan
-
-
 def check(plan: Plan, where: str = "plan") -> None:
     """Raise `InputError` unless every machine serves once and every layer is held."""
     taken = [machine for service in plan.services for machine in service.machines]
@@ -164,8 +199,3 @@ def check(plan: Plan, where: str = "plan") -> None:
         places = range(len(one.machines) + FIRST)
         if not all(route.tail in places and route.head in places for route in one.routes):
             raise InputError(f"{at}: a route leaves the service's machines")
-
-
-def used(one: Service) -> int:
-    """Return how many machines of the service hold layers."""
-    return sum(run != UNUSED for run in one.intervals)

@@ -13,18 +13,19 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from common.errors import InputError
+from common.errors import CaseError, InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster
 from helix.inputs.model import Model
-from helix.plan.blocks import blocks
+from helix.plan.blocks import LEAST_S, blocks
 from helix.plan.bounds import capped_compute_bound
+from helix.plan.clock import Clock
 from helix.plan.flow import Flow
 from helix.plan.flow_graph import placement_flow
 from helix.plan.pipelines import best_chain
-from helix.plan.placement import UNUSED, Placement, by_ends, wired
+from helix.plan.placement import UNUSED, Placement, wired
 from helix.plan.solvers import SolverName, solve
 from helix.plan.solvers_matrix import INTEGER, Builder, Floats, Matrices
-from helix.plan.solvers_result import Settings, Solved
+from helix.plan.solvers_result import Settings, Solved, never
 from helix.plan.throughput import Throughput
 
 
@@ -46,19 +47,14 @@ class PositionFlow(msgspec.Struct, frozen=True, kw_only=True):
 
 def links_never_bind(cluster: Cluster, model: Model, flow: float) -> bool:
     """Say whether every two places are linked and any link or card could carry the whole flow."""
-    places = range(FIRST, FIRST + len(cluster.nodes))
-    known = by_ends(cluster.links)
-    wanted = {(tail, head) for tail in places for head in places if tail != head}
-    wanted |= {(SOURCE, place) for place in places} | {(place, SINK) for place in places}
-    if not wanted <= known.keys():
+    machines, links = len(cluster.nodes), cluster.links
+    past = (links.tails == SOURCE) & (links.heads == SINK)  # no machine is on it
+    if len(links) - past.sum() < machines * (machines + 1):
         return False
-    carried = (
-        link.bandwidth / (model.token_bytes if SOURCE in ends or SINK in ends else model.hop_bytes)
-        for ends, link in known.items()
-    )
+    carried = links.bandwidths / np.where(links.outer, model.token_bytes, model.hop_bytes)
     cards = [min(node.machine.nic_in, node.machine.nic_out) for node in cluster.nodes]
     coordinator = min(cluster.nic_in, cluster.nic_out) / model.token_bytes
-    least = min(*carried, min(cards) / model.hop_bytes, coordinator)
+    least = min(float(carried.min()), min(cards) / model.hop_bytes, coordinator)
     return least >= flow
 
 
@@ -69,12 +65,13 @@ def position_flow(
     settings: Settings | None = None,
     solver: SolverName = "highs",
     start: Placement | None = None,
+    clock: Clock | None = None,
 ) -> PositionFlow:
     """Return the placement of largest flow on a cluster whose links do not bind.
 
     The solver begins with `start`, or with the best row of blocks or chain. Machines that the
-    optimum does not need stay unused. Raises InputError where a link may bind, where the model does
-    not fit, or if no placement was found in time.
+    optimum does not need stay unused. Raises InputError where a link may bind or the model does not
+    fit, CaseError if no placement was found in time.
     """
     rates = [speed.rates(node.kind) for node in cluster.nodes]
     cap = capped_compute_bound(rates, model.layers)
@@ -89,15 +86,19 @@ def position_flow(
     starts = (
         (start.intervals,)
         if start
-        else (blocks(cluster, model.layers, speed), best_chain(rates, model.layers)[1])
+        else (blocks(cluster, model.layers, speed, clock), best_chain(rates, model.layers)[1])
     )
     placed = [wired(model.layers, runs, cluster.links) for runs in starts]
     flows = [placement_flow(cluster, model, one, speed) for one in placed]
     known, flow = max(zip(placed, flows, strict=True), key=lambda pair: pair[1].value)
     begin = aggregated(cluster, held, known, flow)
-    solved = solve(matrices, settings, solver=solver, start=begin)
+    if clock and settings:
+        left = max(clock.left(), LEAST_S)
+        settings = msgspec.structs.replace(settings, max_run_time=min(left, settings.max_run_time))
+    over = clock.over if clock else never
+    solved = solve(matrices, settings, solver=solver, start=begin, over=over)
     if solved.x is None:
-        raise InputError(f"position-flow: nothing found in {solved.seconds:.1f} s; allow more time")
+        raise CaseError(f"position-flow: nothing found in {solved.seconds:.1f} s; allow more time")
     intervals = disaggregated(cluster, held, solved.x)
     placement = wired(model.layers, intervals, cluster.links)
     return PositionFlow(placement=placement, solved=solved, bound=min(cap, solved.bound))

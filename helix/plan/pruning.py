@@ -12,6 +12,7 @@ import msgspec
 
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster, Link, place_name
+from helix.inputs.links import Links
 
 Key = tuple[float | str, ...]
 
@@ -45,10 +46,10 @@ def pruned(cluster: Cluster, pruning: Pruning, keep: Iterable[Link] = ()) -> Clu
     """
     kept = _coordinator_links(cluster, pruning) | _machine_links(cluster, pruning)
     kept |= {_pair(link) for link in keep}
-    links = tuple(link for link in cluster.links if _pair(link) in kept)
+    links = [link for link in cluster.links if _pair(link) in kept]
     if pruning.compat:
-        links = tuple(sorted(links, key=_original_order))
-    return msgspec.structs.replace(cluster, links=links)
+        links.sort(key=_original_order)
+    return msgspec.structs.replace(cluster, links=Links.of(links))
 
 
 def _pair(link: Link) -> tuple[int, int]:

@@ -33,6 +33,15 @@ def published_placements() -> dict[str, Published]:
     return msgspec.json.decode(data, type=_File).placements
 
 
+def solutions_for(cluster: str, layers: int) -> list[str]:
+    """Return the names of the shipped solutions of a cluster for models of so many layers."""
+    found = list[str]()
+    for full, one in published_placements().items():
+        if one.cluster == cluster and max(end for _, end in one.intervals) == layers:
+            found.append(full.removesuffix(f".{one.kind.lower()}") if one.kind else full)
+    return list(dict.fromkeys(found))
+
+
 def published(name: str, cluster: str) -> tuple[Published, ...]:
     """Return the services of a shipped solution: one, or one for each kind of machine."""
     by_solution = dict[str, list[Published]]()

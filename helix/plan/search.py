@@ -12,13 +12,14 @@ The outcome follows from the seed and the budget of evaluations and simulations 
 threads work on it; a time limit only cuts it short.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from helix.plan.search_chains import Budget, Clock, Ended, Intervals, Step, first_chains
+from helix.plan.clock import Clock
+from helix.plan.search_chains import Budget, Ended, Intervals, Step, first_chains
 from helix.plan.search_loop import Loop
 from helix.plan.search_problem import SearchProblem
 
@@ -36,6 +37,8 @@ class Found(NamedTuple):
     simulations: int
     seconds: float
     steps: tuple[Step, ...]
+    ranked: tuple[Intervals, ...] = ()
+    """The best few, best first: by simulation as far as there was time for any."""
 
 
 def search(
@@ -47,36 +50,55 @@ def search(
     bound: float,
     simulate: Callable[[Intervals, int], float],
     advance: Callable[[int], None],
+    clock: Clock,
     partial: bool = False,
 ) -> Found:
     """Return the best placement found.
 
     `starts` are placements to begin from, `bound` is one on the flow; `simulate` returns the decode
-    throughput of a placement for a numbered draw of requests and may be called from several
-    threads; `advance` is told of each chain and simulation as it ends. The value of `simulated` is
-    a mean over draws, its steps are of the first draw.
+    throughput of a placement for a numbered draw of requests, NaN where it was cut short, and may
+    be called from several threads; `advance` is told of each chain and simulation as it ends. The
+    value of `simulated` is a mean over draws, its steps are of the first draw; where time did not
+    suffice for one simulation it is the estimate. Ctrl-C that the clock has heard ends the search
+    with the best so far.
     """
-    clock = Clock(time.monotonic(), budget.time_limit_s)
     loaded = objective != "flow"
     goal = np.inf if loaded else bound * (1 - ALIKE)
     pool, steps = list[Ended](), list[Step]()
-    for ended in first_chains(
-        problem, starts, budget, seed, loaded=loaded, partial=partial, goal=goal, clock=clock,
-        advance=advance,
-    ):  # fmt: skip
-        pool.append(ended)
-        if not steps or ended.value > steps[-1].value:
-            steps.append(Step(clock.seconds(), ended.value, 0))
+    with kept(clock, pool):
+        for ended in first_chains(
+            problem, starts, budget, seed, loaded=loaded, partial=partial, goal=goal, clock=clock,
+            advance=advance,
+        ):  # fmt: skip
+            pool.append(ended)
+            if not steps or ended.value > steps[-1].value:
+                steps.append(Step(clock.seconds(), ended.value, 0))
     pool.sort(key=lambda one: -one.value)
     evaluations = sum(one.evaluations for one in pool)
+    ranked = tuple(dict.fromkeys(one.intervals for one in pool))
+    best = pool[0]
     if objective != "simulated":
-        best = pool[0]
-        return Found(best.intervals, best.value, evaluations, 0, clock.seconds(), tuple(steps))
+        return Found(
+            best.intervals, best.value, evaluations, 0, clock.seconds(), tuple(steps), ranked
+        )
     loop = Loop(problem, starts, simulate, advance, budget, clock, seed, partial=partial)
-    loop.simulate([one.intervals for one in pool])
-    loop.run()
-    runs, value = loop.winner()
+    with kept(clock, pool):
+        loop.simulate([one.intervals for one in pool])
+        loop.run()
+    runs, value = best.intervals, best.value
+    with kept(clock, pool):
+        runs, value = loop.winner() or (runs, value)
     return Found(
         runs, value, evaluations + loop.evaluations, loop.simulations, clock.seconds(),
-        tuple(loop.steps),
+        tuple(loop.steps), tuple(dict.fromkeys((runs, *loop.ranked(), *ranked))),
     )  # fmt: skip
+
+
+@contextmanager
+def kept(clock: Clock, found: Sequence[object]) -> Generator[None]:
+    """Go on after a Ctrl-C that the clock has heard, if something was found by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (clock.interrupted and found):
+            raise

@@ -1,6 +1,5 @@
 """Annealing chains of the search, side by side in threads, and what they may spend."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -8,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from helix.plan.annealing import FOR_FLOW, UNDER_LOAD, Heat, anneal, value_of
+from helix.plan.clock import NEVER, Clock
 from helix.plan.placement import UNUSED
 from helix.plan.search_flow import FIRST, fill_up
+from helix.plan.search_moves import OUT
 from helix.plan.search_problem import Floats, Ints, SearchProblem, scratch
 
 Intervals = tuple[tuple[int, int], ...]
@@ -21,7 +22,6 @@ class Budget(NamedTuple):
     chains: int
     evaluations: int
     simulations: int
-    time_limit_s: float
     workers: int
 
 
@@ -31,21 +31,6 @@ class Step(NamedTuple):
     seconds: float
     value: float
     simulations: int
-
-
-class Clock(NamedTuple):
-    """When a search began (`time.monotonic`) and how many seconds it may take."""
-
-    begin: float
-    limit: float
-
-    def seconds(self) -> float:
-        """Return the seconds since then."""
-        return time.monotonic() - self.begin
-
-    def over(self) -> bool:
-        """Say whether time is up."""
-        return self.seconds() >= self.limit
 
 
 class Chain(NamedTuple):
@@ -66,14 +51,14 @@ class Ended(NamedTuple):
 
 
 def run_chain(
-    problem: SearchProblem, chain: Chain, *, loaded: bool, partial: bool, goal: float = np.inf
-) -> Ended:
+    problem: SearchProblem, chain: Chain, *, loaded: bool, partial: bool, goal: float = np.inf,
+    stop: Ints = NEVER,
+) -> Ended:  # fmt: skip
     """Run one chain; `loaded` maximises the decode throughput under load, else the flow."""
-    runs = np.array(chain.start, np.int64)
+    starts, ends = arrays(chain.start)
     first, last, value, done = anneal(
-        problem, runs[:, 0].copy(), runs[:, 1].copy(), partial, loaded,
-        np.random.default_rng(chain.seed), chain.evaluations, goal, chain.heat,
-        scratch(len(runs), problem.layers),
+        problem, starts, ends, partial, loaded, np.random.default_rng(chain.seed),
+        chain.evaluations, goal, chain.heat, scratch(len(starts), problem.layers), stop,
     )  # fmt: skip
     return Ended(intervals(first, last), value, done)
 
@@ -93,7 +78,7 @@ def first_chains(
     ]
 
     def run(chain: Chain) -> Ended:
-        return run_chain(problem, chain, loaded=loaded, partial=partial, goal=goal)
+        return run_chain(problem, chain, loaded=loaded, partial=partial, goal=goal, stop=clock.flag)
 
     best = -np.inf
     with ThreadPoolExecutor(budget.workers) as threads:
@@ -113,7 +98,7 @@ def estimate_of(problem: SearchProblem, runs: Intervals, partial: bool) -> float
 
 def facts_of(problem: SearchProblem, runs: Intervals, partial: bool) -> tuple[float, Floats]:
     """Return the estimated decode throughput, tokens/s, and the facts that it is corrected by."""
-    starts, ends = np.array(runs, np.int64).T.copy()
+    starts, ends = arrays(runs)
     places = len(starts) + FIRST
     flow, through = np.zeros((places, places)), np.zeros(places)
     room = scratch(len(starts), problem.layers)
@@ -122,6 +107,12 @@ def facts_of(problem: SearchProblem, runs: Intervals, partial: bool) -> tuple[fl
         room,
     )  # fmt: skip
     return value_of(problem, starts, ends, flow, through, True, room), room.facts
+
+
+def arrays(runs: Intervals) -> tuple[Ints, Ints]:
+    """Return runs of layers as the kernels have them; `OUT` for what is not used."""
+    starts, ends = np.array([run if run != UNUSED else (OUT, OUT) for run in runs], np.int64).T
+    return starts.copy(), ends.copy()
 
 
 def intervals(starts: Ints, ends: Ints) -> Intervals:

@@ -1,18 +1,18 @@
 """Incremental maximum flow of a changing placement, compiled.
 
-State is the flow on every link as a P x P matrix. A machine that is about to change gives its flow
-back (`take_out`); afterwards `fill_up` augments along shortest paths until the flow is maximal
-again. Machines serve as single vertices with a capacity; which links fit follows from the runs of
-layers themselves, so nothing is rebuilt. `helix.plan.flow_graph` is the readable reference.
+State is the flow on every link as a P x P matrix, and what passes through every place as its sums.
+A machine that is about to change gives its flow back (`take_out`); afterwards `fill_up` augments
+along shortest paths until the flow is maximal again. Machines serve as single vertices with a
+capacity; which links fit follows from the runs of layers themselves, so nothing is rebuilt.
+`helix.plan.flow_graph` is the readable reference.
 """
 
 import numpy as np
 
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.plan.search_problem import Floats, Ints, Scratch
 
 LEAST = 1e-6  # tokens per second that count as none
-NOTHING = 1e-9  # what rounding may leave of a flow
 SOURCE, SINK, FIRST = 0, 1, 2  # as in helix.inputs.cluster
 
 
@@ -30,55 +30,61 @@ def fits(starts: Ints, ends: Ints, tail: int, head: int, layers: int, partial: b
 
 
 @bare
-def take_out(flow: Floats, through: Floats, place: int, path: Ints) -> None:
-    """Remove all flow through a machine, path by path.
+def take_out(ends: Ints, flow: Floats, through: Floats, place: int, over: Floats) -> None:
+    """Remove all flow through a machine; what its neighbours then have too much is sent back.
 
-    Rounding may leave a remainder without a way on or back; it is dropped with the machine.
-    `path` is memory for twice as many places and one more.
+    `ends` are those of the placement that the flow is of. Work passes to machines that end later,
+    so the flow has no circle: taken in this order, every machine gives back at once what it has
+    too much, and flow stays conserved wherever it went. `over` is memory for one number a place.
     """
-    places = flow.shape[0]
-    while through[place] > LEAST:
-        first = last = places
-        path[places] = place
-        while first > 0 and path[first] > SOURCE:
-            first -= 1
-            path[first] = _feeder(flow, int(path[first + 1]))
-        while last < 2 * places and path[last] != SINK and path[last] >= 0:
-            last += 1
-            path[last] = _follower(flow, int(path[last - 1]))
-        if path[first] != SOURCE or path[last] != SINK:
-            break
-        amount = np.inf
-        for i in range(first, last):
-            amount = min(amount, flow[path[i], path[i + 1]])
-        for i in range(first, last):
-            flow[path[i], path[i + 1]] -= amount
-            through[path[i]] -= amount
-        through[SINK] -= amount
-    for other in range(places):
-        flow[place, other] = 0.0
+    for other in range(flow.shape[0]):
+        over[other] = flow[other, place]
         flow[other, place] = 0.0
+    _lessen(ends, flow, through, over, False)
+    for other in range(flow.shape[0]):
+        over[other] = flow[place, other]
+        flow[place, other] = 0.0
+    _lessen(ends, flow, through, over, True)
     through[place] = 0.0
+    total(flow, through)
 
 
 @bare
-def _feeder(flow: Floats, place: int) -> int:
-    """Return where most of a place's work comes from, -1 if there is none."""
-    best, most = -1, NOTHING
-    for other in range(flow.shape[0]):
-        if flow[other, place] > most:
-            best, most = other, float(flow[other, place])
-    return best
+def total(flow: Floats, through: Floats) -> float:
+    """Note what leaves the source and reaches the sink, by the matrix; return it, tokens/s."""
+    through[SOURCE] = 0.0
+    through[SINK] = 0.0
+    for other in range(FIRST, flow.shape[0]):
+        through[SOURCE] += flow[SOURCE, other]
+        through[SINK] += flow[other, SINK]
+    return through[SOURCE]
 
 
 @bare
-def _follower(flow: Floats, place: int) -> int:
-    """Return where most of a place's work goes, -1 if there is none."""
-    best, most = -1, NOTHING
-    for other in range(flow.shape[0]):
-        if flow[place, other] > most:
-            best, most = other, float(flow[place, other])
-    return best
+def _lessen(ends: Ints, flow: Floats, through: Floats, over: Floats, onward: bool) -> None:
+    """Lessen what comes into machines by `over`, from those that end last back to the source.
+
+    `onward`: what leaves them instead, from those that end first on to the sink.
+    """
+    sign = -1 if onward else 1
+    while True:
+        here = -1
+        for place in range(FIRST, flow.shape[0]):
+            later = here < 0 or sign * ends[place - FIRST] > sign * ends[here - FIRST]
+            if over[place] > 0 and later:
+                here = place
+        if here < 0:
+            return
+        left, stays = over[here], 0.0
+        over[here] = 0.0
+        for other in range(flow.shape[0]):
+            tail, head = (here, other) if onward else (other, here)
+            amount = min(left, flow[tail, head])
+            flow[tail, head] -= amount
+            over[other] += amount
+            left -= amount
+            stays += flow[tail, head]
+        through[here] = stays
 
 
 @bare
@@ -94,9 +100,9 @@ def fill_up(
     while _reach(starts, ends, layers, partial, rates, link_rates, flow, through, before, queue):
         amount = _along(starts, ends, rates, link_rates, flow, through, before, np.inf, 0.0)
         _along(starts, ends, rates, link_rates, flow, through, before, np.inf, amount)
-        through[SOURCE] += amount
-        through[SINK] += amount
-    return through[SOURCE]
+        if amount <= 0:  # rounding has left nothing of the way
+            break
+    return total(flow, through)
 
 
 @bare

@@ -15,14 +15,15 @@ from itertools import repeat
 import numpy as np
 
 from helix.plan.annealing import COOL, UNDER_LOAD, WARM
+from helix.plan.clock import Clock
 from helix.plan.learning import Lessons
 from helix.plan.search_chains import (
     Budget,
     Chain,
-    Clock,
     Ended,
     Intervals,
     Step,
+    arrays,
     estimate_of,
     facts_of,
     intervals,
@@ -66,10 +67,18 @@ class Loop:
         """Return the best placement for the first draw of requests."""
         return max(self._seen, key=lambda runs: self._seen[runs])
 
-    def winner(self) -> tuple[Intervals, float]:
-        """Return the best of the best few by the mean over all draws, and that mean, tokens/s."""
-        ranked = sorted(self._seen, key=lambda runs: -self._seen[runs])
-        finalists = ranked[: max(self._finalists, 1)]
+    def ranked(self) -> list[Intervals]:
+        """Return all that was simulated, by the first draw, the best first."""
+        return sorted(self._seen, key=lambda runs: -self._seen[runs])
+
+    def winner(self) -> tuple[Intervals, float] | None:
+        """Return the best of the best few by the mean over all draws, and that mean, tokens/s.
+
+        Where time is up by the first draw alone; None where nothing was simulated.
+        """
+        finalists = self.ranked()[: max(self._finalists, 1)]
+        if not finalists:
+            return None
         means = [self._seen[runs] for runs in finalists]  # sums until all draws are in
         if self._finalists and not self._clock.over():
             with ThreadPoolExecutor(self._budget.workers) as threads:
@@ -78,6 +87,8 @@ class Loop:
                     means = [one + new for one, new in zip(means, values, strict=True)]
             means = [total / DRAWS for total in means]
             self.simulations += len(finalists) * (DRAWS - 1)
+        if not np.isfinite(means).all():  # cut short
+            return finalists[0], self._seen[finalists[0]]
         best = max(range(len(finalists)), key=lambda i: means[i])
         return finalists[best], means[best]
 
@@ -87,17 +98,18 @@ class Loop:
         return value
 
     def simulate(self, placements: Sequence[Intervals]) -> None:
-        """Simulate those that were not yet, in order, as far as the budget goes; at least one."""
+        """Simulate those that were not yet, in order, as far as budget and time go."""
         room = max(self._room - self.simulations, 0 if self._seen else 1)
         todo = [one for one in dict.fromkeys(placements) if one not in self._seen][:room]
         with ThreadPoolExecutor(self._budget.workers) as threads:
             for first in range(0, len(todo), BATCH):
-                if self._clock.over() and self._seen:
+                if self._clock.over():
                     return
                 batch = todo[first : first + BATCH]
                 values = threads.map(self._draw, batch, repeat(0))
                 for runs, value in zip(batch, values, strict=True):
-                    self._take(runs, value)
+                    if np.isfinite(value):  # else cut short
+                        self._take(runs, value)
 
     def _take(self, runs: Intervals, value: float) -> None:
         self.simulations += 1
@@ -108,20 +120,24 @@ class Loop:
         self._lessons.learn(facts, estimate, value)
 
     def run(self) -> None:
-        """Go on until a budget is spent or nothing new is found."""
+        """Go on until budget or time is spent or nothing new is found."""
         idle = 0
-        while self.simulations < self._room and idle < IDLE:
+        while self._going(idle):
             before = self.simulations
             self._taught = self._problem._replace(learnt=self._lessons.weights())
             self.simulate(self._chained())
-            self.simulate(list(self._neighbours(self.best(), BATCH)))
             if self._clock.over():
                 return
+            self.simulate(list(self._neighbours(self.best(), BATCH)))
             self._rounds += 1
             idle = idle + 1 if self.simulations == before else 0
 
+    def _going(self, idle: int) -> bool:
+        spent = self.simulations >= self._room or self._clock.over()
+        return bool(self._seen) and not spent and idle < IDLE
+
     def _chained(self) -> list[Intervals]:
-        ranked = sorted(self._seen, key=lambda runs: -self._seen[runs])
+        ranked = self.ranked()
         short = max(self._budget.evaluations // SHORT, 1)
         some = ranked[int(self._rng.integers(min(BETTER, len(ranked))))]
         start = self._starts[self._rounds % len(self._starts)]
@@ -141,7 +157,9 @@ class Loop:
         return [one.intervals for one in reversed(ended)]
 
     def _run(self, chain: Chain) -> Ended:
-        return run_chain(self._taught, chain, loaded=True, partial=self._partial)
+        return run_chain(
+            self._taught, chain, loaded=True, partial=self._partial, stop=self._clock.flag
+        )
 
     def _neighbours(self, runs: Intervals, count: int) -> Iterator[Intervals]:
         """Yield unseen neighbours of a placement, of good estimate."""
@@ -163,7 +181,7 @@ class Loop:
 
     def _moved(self, runs: Intervals) -> Intervals | None:
         """Return the placement after one to three moves, None if that is none."""
-        starts, ends = np.array(runs, np.int64).T.copy()
+        starts, ends = arrays(runs)
         for _ in range(int(self._rng.integers(1, 4))):
             if not move(starts, ends, self._problem.most, self._problem.layers, self._rng):
                 return None

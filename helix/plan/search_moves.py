@@ -1,14 +1,16 @@
 """Moves from one placement to a neighbouring one, compiled.
 
-A move writes runs of layers into `starts` and `ends` and says whether they are all possible.
+A move writes runs of layers into `starts` and `ends` and says whether they are all possible. A
+machine that is not used has `OUT` in both, which no move makes of another run but copying.
 """
 
 import numpy as np
 
-from helix.plan.compiled import compiled
+from common.kernels import compiled
 from helix.plan.search_problem import Ints
 
 MOVES = 7
+OUT = -1
 
 
 @compiled
@@ -67,7 +69,8 @@ def _shift(starts: Ints, ends: Ints, low: int, high: int, far: int, layers: int)
 @compiled
 def _possible(starts: Ints, ends: Ints, most: Ints, layers: int) -> bool:
     for i in range(len(starts)):
-        if not (0 <= starts[i] < ends[i] <= layers and ends[i] - starts[i] <= most[i]):
+        out = starts[i] == OUT and ends[i] == OUT
+        if not (out or (0 <= starts[i] < ends[i] <= layers and ends[i] - starts[i] <= most[i])):
             return False
     return True
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
-from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster
+from helix.inputs.cluster import FIRST, Cluster
 from helix.inputs.model import Model
 from helix.inputs.profile import Profile, Profiles
 from helix.plan.throughput import Throughput
@@ -37,7 +37,7 @@ AZURE_CONVERSATION = RequestMix(763.1, 9.1e5, 232.4)
 class Scratch(NamedTuple):
     """Memory that the kernels write in, so that none of them has to ask for any."""
 
-    path: Ints
+    over: Floats
     before: Ints
     queue: Ints
     per_layer: Floats
@@ -50,7 +50,7 @@ def scratch(machines: int, layers: int) -> Scratch:
     """Return memory for the kernels of one thread."""
     places = machines + FIRST
     return Scratch(
-        path=np.empty(2 * places + 1, np.int64),
+        over=np.empty(places),
         before=np.empty(2 * places, np.int64),
         queue=np.empty(2 * places, np.int64),
         per_layer=np.empty(layers),
@@ -103,12 +103,11 @@ def search_problem(
     places = len(mine) + FIRST
     link_rates, latency = np.zeros((places, places)), np.zeros((places, places))
     occupied = np.zeros((places, places))
-    for link in cluster.links:
-        outer = link.tail == SOURCE or link.head == SINK
-        size = model.token_bytes if outer else model.hop_bytes
-        link_rates[link.tail, link.head] = link.bandwidth / size
-        latency[link.tail, link.head] = link.latency
-        occupied[link.tail, link.head] = size / link.bandwidth
+    links = cluster.links
+    sizes = np.where(links.outer, model.token_bytes, model.hop_bytes)
+    link_rates[links.tails, links.heads] = links.bandwidths / sizes
+    latency[links.tails, links.heads] = links.latencies
+    occupied[links.tails, links.heads] = sizes / links.bandwidths
     return SearchProblem(
         layers=model.layers,
         most=most,

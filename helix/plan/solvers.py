@@ -4,6 +4,7 @@ HiGHS is the default. Gurobi is asked for by name, or taken by `auto` where its 
 enough for the problem; the licence that comes with its Python package is not for most of ours.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -12,7 +13,7 @@ import numpy as np
 from helix.plan.solvers_gurobi import gurobi_licence, solve_gurobi
 from helix.plan.solvers_highs import solve_highs
 from helix.plan.solvers_matrix import Floats, Matrices
-from helix.plan.solvers_result import Settings, Solved
+from helix.plan.solvers_result import Settings, Solved, never
 
 SolverName = Literal["highs", "gurobi", "auto"]
 
@@ -25,8 +26,9 @@ def solve(
     *,
     solver: SolverName = "highs",
     start: Floats | None = None,
+    over: Callable[[], bool] = never,
 ) -> Solved:
-    """Maximise; at a limit or on Ctrl-C the best found so far is the answer.
+    """Maximise; at a limit, on Ctrl-C or when it is `over` the best found so far is the answer.
 
     `start` is a known solution; where it is NaN the solver completes it. A whole one is the answer
     where time is up before the solver has looked at it. Raises InputError if Gurobi is asked for
@@ -36,7 +38,7 @@ def solve(
     if solver == "auto":
         solver = "highs" if gurobi_licence().refusal(matrices) else "gurobi"
     run = {"highs": solve_highs, "gurobi": solve_gurobi}[solver]
-    solved = run(matrices, settings, start)
+    solved = run(matrices, settings, start, over)
     if solved.x is not None or start is None or np.isnan(start).any():
         return solved
     if solved.ended == "infeasible" or matrices.violation(start) > FEASIBLE:

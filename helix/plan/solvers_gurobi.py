@@ -5,6 +5,7 @@ constraints; an academic or bought one is found by Gurobi itself.
 """
 
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,15 @@ import numpy as np
 
 from common.errors import InputError
 from helix.plan.solvers_matrix import REAL, Floats, Matrices
-from helix.plan.solvers_result import MANY, Ended, Settings, Solved, Watch, remembered_interrupt
+from helix.plan.solvers_result import (
+    MANY,
+    Ended,
+    Settings,
+    Solved,
+    Watch,
+    never,
+    remembered_interrupt,
+)
 
 LIMIT = 2000  # variables, and constraints, that the size-limited licence takes
 
@@ -69,10 +78,14 @@ def licence_from(said: str) -> Licence:
     return Licence("full", "gurobi: full licence")
 
 
-def solve_gurobi(matrices: Matrices, settings: Settings, start: Floats | None) -> Solved:
-    """Maximise with Gurobi; stops by the settings and on Ctrl-C with the best found so far.
+def solve_gurobi(
+    matrices: Matrices, settings: Settings, start: Floats | None,
+    over: Callable[[], bool] = never,
+) -> Solved:  # fmt: skip
+    """Maximise with Gurobi; stops by the settings, on Ctrl-C and when it is `over`.
 
-    Raises InputError if there is no licence for a problem of this size.
+    The best found so far is the answer. Raises InputError if there is no licence for a problem of
+    this size.
     """
     licence = gurobi_licence()
     refusal = licence.refusal(matrices)
@@ -86,7 +99,7 @@ def solve_gurobi(matrices: Matrices, settings: Settings, start: Floats | None) -
         with gurobipy.Model(env=environment) as model:
             _pass(model, matrices, settings, start)
             with remembered_interrupt() as pressed:
-                watch = Watch(settings, pressed)
+                watch = Watch(settings, pressed, over)
                 model.optimize(_follower(watch))
                 return _answer(model, matrices, settings, watch, licence)
 

@@ -1,26 +1,33 @@
 """HiGHS on our matrices."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from helix.plan.solvers_matrix import REAL, Floats, Matrices
-from helix.plan.solvers_result import Ended, Settings, Solved, Watch, remembered_interrupt
+from helix.plan.solvers_result import Ended, Settings, Solved, Watch, never, remembered_interrupt
 
 LICENCE = "none needed (MIT)"
 MAXIMISE, ROW_WISE = -1, 2  # HiGHS' own numbers
 
 
-def solve_highs(matrices: Matrices, settings: Settings, start: Floats | None) -> Solved:
-    """Maximise with HiGHS; stops by the settings and on Ctrl-C with the best found so far."""
+def solve_highs(
+    matrices: Matrices, settings: Settings, start: Floats | None,
+    over: Callable[[], bool] = never,
+) -> Solved:  # fmt: skip
+    """Maximise with HiGHS; stops by the settings, on Ctrl-C and when it is `over`.
+
+    The best found so far is the answer.
+    """
     from highspy import Highs
 
     highs = Highs()
     _configure(highs, settings)
     _pass(highs, matrices, start)
     with remembered_interrupt() as pressed:
-        watch = Watch(settings, pressed)
+        watch = Watch(settings, pressed, over)
 
         def follow(event: Any) -> None:
             state = event.data_out

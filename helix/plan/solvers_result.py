@@ -79,13 +79,21 @@ class Solved(msgspec.Struct, frozen=True, kw_only=True):
         return (self.bound - self.objective) / self.objective if self.objective > 0 else math.inf
 
 
-class Watch:
-    """Follows a running solver: keeps the trace and says when to stop."""
+def never() -> bool:
+    """Say that there is no end from outside."""
+    return False
 
-    def __init__(self, settings: Settings, pressed: Callable[[], bool]) -> None:
-        self.settings, self.pressed = settings, pressed
+
+class Watch:
+    """Follows a running solver: keeps the trace and says when to stop; `over` is asked, too."""
+
+    def __init__(
+        self, settings: Settings, pressed: Callable[[], bool], over: Callable[[], bool] = never
+    ) -> None:
+        self.settings, self.pressed, self.over = settings, pressed, over
         self.begun = time.perf_counter()
         self.best, self.bound, self.improved = -math.inf, math.inf, 0.0
+        self.waited = 0.0  # seconds that `over` took to answer: the solver had to wait its turn
         self.trace: list[Point] = []
         self.ended: Ended | None = None
 
@@ -95,27 +103,34 @@ class Watch:
 
     def see(self, best: float, bound: float) -> bool:
         """Take in the solver's state; return whether it has to stop."""
+        over = self._over()
         now = self.seconds()
         better = best > self.best
         if better:
-            self.best, self.improved = best, now
+            self.best, self.improved = best, now - self.waited
         tighter = bound < self.bound and not bound > self.bound * (1 - TRACED)
         if better or tighter:
             self.bound = min(self.bound, bound)
             self.trace.append(Point(now, _finite(self.best), _finite(self.bound)))
-        self.ended = self.ended or self._reason(now)
+        self.ended = self.ended or self._reason(now, over=over)
         return self.ended is not None
 
-    def _reason(self, now: float) -> Ended | None:
+    def _over(self) -> bool:
+        asked = self.seconds()
+        over = self.over()
+        self.waited += self.seconds() - asked
+        return over
+
+    def _reason(self, now: float, *, over: bool) -> Ended | None:
         stop = self.settings
         if self.pressed():
             return "interrupted"
-        if now >= stop.max_run_time:
+        if now >= stop.max_run_time or over:
             return "time"
         if self.best >= stop.close * stop.upper_bound:
             return "near bound"
-        waited = now - self.improved >= stop.early_stop_time
-        return "threshold" if waited and self.best >= stop.threshold * stop.upper_bound else None
+        idle = now - self.waited - self.improved >= stop.early_stop_time
+        return "threshold" if idle and self.best >= stop.threshold * stop.upper_bound else None
 
 
 def _finite(value: float) -> float | None:

@@ -97,6 +97,9 @@ def _typical(
     prompts, decodes = round(requests * PROMPT_TOKENS), round(present)
     if requests > 1:
         requests, prompts, decodes = 1.0, PROMPT_TOKENS, OUTPUT_TOKENS
+    if not prompts and not decodes:  # so little KV cache, or so small a share: one decode at a time
+        present, requests = 1.0, 1 / OUTPUT_TOKENS
+        prompts, decodes = round(requests * PROMPT_TOKENS), 1
     seconds = _batch_seconds(profiles[kind], requests, prompts, decodes)
     rate = max(1.0, 1 / requests) * (prompts + decodes) / (layers * seconds)
     return Typical(

@@ -12,8 +12,10 @@ from helix.run.trace import write_run
 
 log = logging.getLogger("helix")
 
+ENDPOINTS = "/v1/chat/completions, /v1/completions, /health, /metrics, /openapi.json"
 
-async def serve_clients(deployment: Deployment, trace: Path) -> Serving:
+
+async def serve_clients(deployment: Deployment, trace: Path | None) -> Serving:
     """Serve over HTTP until SIGTERM or SIGINT; return the service as it ended.
 
     `trace` is written at the end if the experiment wants one.
@@ -41,11 +43,11 @@ async def serve_clients(deployment: Deployment, trace: Path) -> Serving:
         opening.result()
         listen()  # Ray has put its own handlers in their place
         async with listening(serving, serve.host, serve.port) as address:
-            print(f"serving at {address} (POST /v1/completions, GET /health, /metrics)", flush=True)
+            print(f"serving at {address} ({ENDPOINTS})", flush=True)
             await waiting
             log.info("draining: %d requests at work", serving.head.books.open())
             await serving.drain(serve.drain_s)
-            if serve.trace:
+            if trace and serve.trace:
                 await write_run(trace, serving)
     finally:
         await serving.close()

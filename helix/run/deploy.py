@@ -5,21 +5,24 @@ from typing import NamedTuple
 
 import msgspec
 
+from common.architecture import sheet
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE
 from helix.inputs.experiment import Experiment
+from helix.inputs.model_source import ModelSource
 from helix.inputs.profile import Limits
-from helix.plan.methods import Question, ask
 from helix.plan.placement import UNUSED
 from helix.plan.plans import Plan, Service
+from helix.plan.question import Question, ask
+from helix.run.decoder_config import DecoderConfig, config_of_shape, read_config
 from helix.run.lane import Lane
-from helix.run.llama_config import LlamaConfig, config_of_shape, read_config
 from helix.run.messages import HEAD
 from helix.run.pace import Pace
 from helix.simulate.service import system_of
 from helix.simulate.simulate import EXPECTED_PART, HIGH_WATER
 
-SHAPE_FIELDS = ("hidden_size", "intermediate_size", "heads", "kv_heads")
+TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class Part(NamedTuple):
@@ -42,7 +45,7 @@ class WireTo(NamedTuple):
     latency_s: float
 
 
-def model_config(experiment: Experiment) -> LlamaConfig:
+def model_config(experiment: Experiment) -> DecoderConfig:
     """Return the served model's configuration; raise `InputError` if it is not the planned one."""
     serve, shape = experiment.serve, experiment.model.shape
     if not serve.weights:
@@ -57,13 +60,50 @@ def model_config(experiment: Experiment) -> LlamaConfig:
         raise InputError(
             f"{serve.weights} has {config.layers} layers, but the experiment's model {layers}"
         )
-    for field in SHAPE_FIELDS if shape else ():
-        if getattr(config, field) != getattr(shape, field):
+    for field, size in _sizes(experiment.model).items():
+        if getattr(config, field) != size:
             raise InputError(
-                f"{serve.weights}: {field} is {getattr(config, field)}, but [model.shape] has"
-                f" {getattr(shape, field)}"
+                f"{serve.weights}: {field} is {getattr(config, field)}, but the experiment's model"
+                f" has {size}"
             )
     return config
+
+
+def _sizes(model: ModelSource) -> dict[str, int]:
+    """Return what weights have to agree with; nothing of a model shipped by name."""
+    fields = ("hidden_size", "intermediate_size", "heads", "kv_heads", "head_size")
+    if model.config:
+        own = model.architecture()
+        sizes = (own.hidden, own.mlp_width, own.heads, own.kv_heads, own.head_dim)
+        return dict(zip(fields, sizes, strict=True))
+    return {field: getattr(model.shape, field) for field in fields} if model.shape else {}
+
+
+def served_dtype(experiment: Experiment) -> str:
+    """Return the type of values in service: that of the plan's memory, or one no larger.
+
+    Raises:
+        InputError: weights and KV cache would take more memory than the plan has for them.
+    """
+    model, wanted = experiment.model, experiment.serve.dtype
+    if model.config:
+        own = model.architecture()
+        planned, kept = TYPES.get(own.dtype, "bfloat16"), sheet()["bytes"][own.kv_dtype]
+        size = 0.5 if own.quantization else sheet()["bytes"][own.dtype]
+    elif model.shape is not None:
+        planned = TYPES[model.shape.layer(model.layers).dtype]
+        size, kept = model.shape.value_bytes, model.shape.cache_bytes
+    else:
+        planned, size, kept = "float16", 2, 2  # the artifact's measurements
+    chosen = wanted or planned
+    if min(size, kept) < WIDTHS[chosen]:
+        raise InputError(
+            f"{'serve.dtype is' if wanted else 'the service computes in'} {chosen}, of"
+            f" {WIDTHS[chosen]} bytes a value, but the plan's memory counts {size:g} for weights"
+            f" and {kept:g} for the KV cache; plan for what is served (model.dtype, model.kv_dtype"
+            " or value_bytes, no quantization)"
+        )
+    return chosen
 
 
 class Deployment:
@@ -73,7 +113,7 @@ class Deployment:
         """Check that the plan is for these machines and this model."""
         self.experiment, self.plan, self.seed = experiment, plan, seed
         self.question: Question = ask(experiment)
-        self.config = model_config(experiment)
+        self.config, self.dtype = model_config(experiment), served_dtype(experiment)
         kinds = tuple(node.kind for node in self.question.cluster.nodes)
         if kinds != plan.machines:
             raise InputError(

@@ -14,11 +14,11 @@ import numpy as np
 
 from helix.inputs.requests import Arrival, Request, azure_lengths
 from helix.plan.plans import Service
-from helix.run.head import Ask, NotNow, Running, Token
 from helix.run.lane import FEED
+from helix.run.request import Ask, NotNow, Running, Token
 from helix.run.serving import Serving
+from helix.simulate.asked import asked_of, longest
 from helix.simulate.metrics import Floats
-from helix.simulate.service import workload_of
 from helix.simulate.workload import STAGGER_S, Offline, Online, warm_up_s
 
 
@@ -46,7 +46,9 @@ class Driver:
         """Prepare to ask; nothing is sent yet."""
         experiment = serving.deployment.experiment
         self._serving, self._name = serving, one.name
-        self._workload = workload_of(experiment.workload, one.name, seed)
+        asked, services = serving.deployment.question, serving.deployment.plan.services
+        limits = longest(services, asked.cluster, asked.model, asked.profiles)
+        self._workload = asked_of(experiment.workload, services, limits, seed).workloads[one.name]
         self._by_flow = experiment.workload.scheduler == "maxflow" and one.flow > 0
         self._draw, self._ids = random.Random(seed), random.Random(seed + 1)
         self._vocabulary = serving.deployment.config.vocabulary

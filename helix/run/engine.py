@@ -1,23 +1,32 @@
-"""A worker's loop: take in what arrived, batch it, compute one layer, send on what is done."""
+"""A worker's loop: take in what arrived, batch it, compute one layer, send on what is done.
 
+What raises while a batch is computed is tried again by itself; what raises by itself fails, and the
+head is told. The loop ends, and with it the process, only when the device no longer computes.
+"""
+
+import logging
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
 from helix.inputs.profile import Limits
 from helix.run.kv_pool import PoolIsFull
-from helix.run.messages import HEAD, Answer, Free, Key, Mark, Message, Pass, Refused
+from helix.run.messages import HEAD, Answer, Failed, Free, Key, Mark, Message, Pass, Refused
 from helix.run.pace import Clock, Pace
 from helix.run.queues import LayerQueues
 from helix.run.stage import Item, Stage
+from helix.run.supervise import signature
+
+log = logging.getLogger("helix")
 
 MOST_DROPPED = 100_000  # attempts that are remembered as done
 MOST_SPANS = 200_000
 
 Send = Callable[[int, Message, memoryview | bytes], None]
+T = TypeVar("T")
 
 
 class Work(Item):
@@ -94,10 +103,16 @@ class Engine:
                 return False
             message, payload = one
             if isinstance(message, Pass):
-                self._arrived(message, payload)
+                self._received(message, payload)
             elif isinstance(message, Free):
                 self._free(message.keys)
             wait = False
+
+    def _received(self, message: Pass, payload: bytearray) -> None:
+        try:
+            self._arrived(message, payload)
+        except Exception as error:
+            self._fail(message.key, error)
 
     def _arrived(self, message: Pass, payload: bytearray) -> None:
         if message.key in self.dropped:
@@ -114,11 +129,13 @@ class Engine:
         else:
             flat = torch.frombuffer(payload, dtype=self.stage.dtype)
             work.x_TD = flat.view(message.count, -1).to(self.stage.device)
+        if message.sampling is not None and work.layers.stop == self.stage.config.layers:
+            self.stage.begin(message.key, message.sampling, message.asked, message.past)
         self.queues.put(work)
 
     def _free(self, keys: list[Key]) -> None:
         for key in keys:
-            self.stage.pool.release(key)
+            self.stage.release(key)
             self.dropped[key] = None
         while len(self.dropped) > MOST_DROPPED:
             del self.dropped[next(iter(self.dropped))]
@@ -127,10 +144,10 @@ class Engine:
     def _compute(self, layer: int, batch: list[Work]) -> None:
         self.clock.begin()
         began = time.time()
-        self.stage.layer(layer, batch)
-        leaving = [work for work in batch if work.layers.stop == layer + 1]
-        last = [work for work in leaving if layer + 1 == self.stage.config.layers]
-        tokens = self.stage.tokens(last, [w.message.sampling for w in last]) if last else []
+        last_layer = layer + 1 == self.stage.config.layers
+        through = [work for work, _ in self._each(batch, lambda some: self._through(layer, some))]
+        leaving = [work for work in through if work.layers.stop == layer + 1]
+        drawn = self._each(leaving, self.stage.tokens) if last_layer else []
         prompt_tokens = sum(work.count for work in batch if work.prompt)
         decodes = sum(not work.prompt for work in batch)
         seconds = self.clock.end(prompt_tokens, decodes)
@@ -138,19 +155,44 @@ class Engine:
             self.spans.append(
                 BatchSpan(self.machine, layer, began, seconds, prompt_tokens, decodes)
             )
-        self.queues.finish(layer, batch)
-        for work, token in zip(last, tokens, strict=True):
-            marks = self._marks(work)
-            self._send(HEAD, Answer(work.key, token, time.time(), marks), b"")
-        for work in leaving:
-            if layer + 1 < self.stage.config.layers:
-                self._pass_on(work)
+        self.queues.finish(layer, through)
+        for work, one in drawn:
+            now, marks = time.time(), self._marks(work)
+            self._send(HEAD, Answer(work.key, one.token, now, marks, one.scored, one.prompt), b"")
+        for work in [] if last_layer else leaving:
+            self._each([work], self._pass_on)
+
+    def _each(
+        self, batch: list[Work], compute: Callable[[list[Work]], list[T]]
+    ) -> list[tuple[Work, T]]:
+        """Return what is computed of a batch, without the work that raises an error by itself."""
+        if not batch:
+            return []
+        try:
+            return list(zip(batch, compute(batch), strict=True))
+        except Exception as error:
+            if len(batch) == 1:
+                self._fail(batch[0].key, error)
+                return []
+            log.warning("each of a batch of %d alone: %s", len(batch), signature(error))
+        return [pair for work in batch for pair in self._each([work], compute)]
+
+    def _fail(self, key: Key, error: Exception) -> None:
+        """Tell the head that a pass cannot be computed; raise if nothing can be."""
+        log.error("request %d: %s", key.request, signature(error), exc_info=error)
+        self.stage.probe()
+        self._send(HEAD, Failed(key, self.machine, signature(error)), b"")
+
+    def _through(self, layer: int, batch: list[Work]) -> list[None]:
+        self.stage.layer(layer, batch)
+        return [None] * len(batch)
 
     def _marks(self, work: Work) -> list[Mark]:
         mark = Mark(self.machine, work.message.sent, work.arrived, time.time())
         return [*work.message.marks, mark]
 
-    def _pass_on(self, work: Work) -> None:
+    def _pass_on(self, batch: list[Work]) -> list[None]:
+        (work,) = batch
         message = work.message
         payload = work.x_TD.contiguous().cpu().view(torch.uint8).numpy().reshape(-1).data
         message.marks = self._marks(work)
@@ -158,3 +200,4 @@ class Engine:
         message.ids = []
         message.sent = time.time()
         self._send(message.way[message.hop].machine, message, payload)
+        return [None]

@@ -13,18 +13,21 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from common import spread
 from common.errors import InputError
 from helix.inputs.serving import ServeSettings
+from helix.run.decoder_config import DecoderConfig
 from helix.run.deploy import Part, WireTo
 from helix.run.engine import BatchSpan
-from helix.run.llama_config import LlamaConfig
-from helix.run.messages import HEAD, Message
+from helix.run.messages import HEAD, Failed, Message, Pass
+from helix.run.supervise import signature
 from helix.run.wire import Link, Listener
 from helix.run.worker import Facts, Wire, Worker
 
 log = logging.getLogger("helix")
 
 START_S = 300.0  # Ray may have to wait for a node
+FACTS_S = 5.0  # a machine that does not say what it does in this time is left out
 LOCAL = "127.0.0.1"
 
 
@@ -41,7 +44,7 @@ class Fleet:
     """All workers, and the head's own links to them."""
 
     def __init__(
-        self, settings: ServeSettings, config: LlamaConfig, seed: int,
+        self, settings: ServeSettings, config: DecoderConfig, seed: int,
         heard: Callable[[Message], None], lost: Callable[[int], None],
     ) -> None:  # fmt: skip
         """`heard` and `lost` are called in the event loop that `start` runs in."""
@@ -97,10 +100,10 @@ class Fleet:
         """Tell of the actor's end, even if its connection has not told it."""
 
         async def until_the_end() -> None:
-            from ray.exceptions import RayError
-
-            with contextlib.suppress(RayError):
+            try:
                 await actor.hold.remote()
+            except Exception as error:  # of Ray, as a rule; whatever it is, nobody watches now
+                log.debug("machine %d: %s", machine, signature(error))
             known = self.workers.get(machine)
             if known is not None and known.actor is actor and not self._closed:
                 self._lost(machine)
@@ -147,13 +150,27 @@ class Fleet:
 
     def _reach(self, wire: Wire) -> None:
         known, address = self._links.get(wire.machine), (wire.host, wire.port)
-        if known and known.address == address:
+        if known and known.address == address and known.broken is None:
             return
         if known:
             known.close()
-        self._links[wire.machine] = Link(
-            HEAD, self._secret, address, lambda _: None, wire.bytes_per_s, wire.latency_s
+
+        def broke(error: Exception) -> None:
+            log.debug("the head's link to machine %d: %s", wire.machine, signature(error))
+            self._soon(self._cut_off, link)
+
+        def unsent(message: Message, error: Exception) -> None:
+            if isinstance(message, Pass) and not isinstance(error, OSError):
+                self._soon(self._heard, Failed(message.key, HEAD, signature(error)))
+
+        link = self._links[wire.machine] = Link(
+            HEAD, self._secret, address, unsent, broke, wire.bytes_per_s, wire.latency_s
         )
+
+    def _cut_off(self, link: Link) -> None:
+        """Give a machine up that nothing can be sent to; it may be alive, and is ended then."""
+        for machine in [m for m, one in self._links.items() if one is link]:
+            self._lost(machine)
 
     def send(self, machine: int, message: Message) -> None:
         """Send to a worker; what is for one that is gone is dropped."""
@@ -163,7 +180,9 @@ class Fleet:
 
     async def facts(self) -> list[Facts]:
         """Return what every worker is doing; those that do not answer are left out."""
-        calls = [one.actor.facts.remote() for one in self.workers.values()]
+        calls = [
+            asyncio.wait_for(one.actor.facts.remote(), FACTS_S) for one in self.workers.values()
+        ]
         found = await asyncio.gather(*calls, return_exceptions=True)
         return [one for one in found if not isinstance(one, BaseException)]
 
@@ -189,15 +208,22 @@ class Fleet:
 
         if ray.is_initialized():
             for one in self.workers.values():
-                ray.kill(one.actor)
+                self._kill(one.actor)
             ray.shutdown()
 
+    def _kill(self, actor: Any) -> None:
+        import ray
+
+        ray.kill(actor)
+
     def forget(self, machine: int) -> None:
-        """Take a worker that is gone off the list."""
-        self.workers.pop(machine, None)
+        """Take a worker that is lost off the list; what is left of its process is ended."""
+        known = self.workers.pop(machine, None)
         link = self._links.pop(machine, None)
         if link is not None:
             link.close()
+        if known is not None:
+            self._kill(known.actor)
 
     def _from_worker(self, sender: int, message: Message, payload: bytearray) -> None:
         self._soon(self._heard, message)
@@ -213,17 +239,11 @@ class Fleet:
 
 def start_ray(settings: ServeSettings, kinds: Mapping[str, int]) -> None:
     """Join the cluster of `settings.address`, or start Ray here with a unit for each machine."""
-    import ray
-
-    quiet = {"log_to_driver": False, "logging_level": "error"}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's workers give way to everything else by default; a service must not.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if settings.address:
-        try:
-            ray.init(address=settings.address, **quiet)
-        except ConnectionError as error:
-            raise InputError(f"serve.address {settings.address}: no Ray cluster: {error}") from None
+        ray = spread.start_ray(f"serve.address {settings.address}", address=settings.address)
         total = ray.cluster_resources()
         short = {k: n for k, n in kinds.items() if total.get(k, 0) < n}
         if short:
@@ -238,7 +258,8 @@ def start_ray(settings: ServeSettings, kinds: Mapping[str, int]) -> None:
             f" {sum(kinds.values())} machines, but this machine has {gpus} GPUs"
         )
     resources = {kind: float(count) for kind, count in kinds.items()}
-    ray.init(
+    spread.start_ray(
+        "serve.address",
         address="local",  # whatever else runs on this machine
         num_cpus=1,
         num_gpus=gpus,
@@ -246,7 +267,6 @@ def start_ray(settings: ServeSettings, kinds: Mapping[str, int]) -> None:
         include_dashboard=False,
         namespace="helix",
         object_store_memory=100 * 2**20,
-        **quiet,
     )
 
 

@@ -4,109 +4,31 @@ All of it runs in one event loop; what workers send is handed in by `heard`. A r
 the tokens so far: when a machine on its way is lost, they are the prompt of another attempt.
 """
 
-import asyncio
 import contextlib
 import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable
 
-import msgspec
-
-from helix.run.lane import Lane, Way
-from helix.run.messages import Answer, Free, Key, Mark, Message, Pass, Refused, Sampling
+from helix.run.lane import Lane
+from helix.run.messages import (
+    Answer,
+    Failed,
+    Free,
+    Message,
+    Pass,
+    Refused,
+)
+from helix.run.request import MOST_LOSSES, Ask, Books, Done, NotNow, Outcome, Reason, Running, Token
 
 log = logging.getLogger("helix")
 
-MOST_LOSSES = 5
-"""After so many machines lost under one request it fails: it may be what ends them."""
+MOST_ERRORS = 3
+"""So many errors of unlike signatures, and a request fails; with one signature, two."""
 
 MOST_TRACED = 5_000
 """Requests that a trace holds at most."""
-
-Outcome = Literal["served", "rejected", "failed", "cancelled"]
-Reason = Literal["stop", "length"]
-
-
-class NotNow(Exception):
-    """The service cannot take or finish a request; the text says why, `status` is HTTP's."""
-
-    def __init__(self, why: str, status: int = 503) -> None:
-        super().__init__(why)
-        self.status = status
-
-
-class Ask(NamedTuple):
-    """What a client wants: a prompt, at most so many tokens, and what ends the answer."""
-
-    ids: Sequence[int]
-    most: int
-    sampling: Sampling = Sampling()
-    ends: tuple[int, ...] = ()
-    lane: str = ""
-    """Only this service; empty: any."""
-    patient: bool = True
-    """Wait for room; otherwise be rejected where there is none."""
-
-
-class Token(NamedTuple):
-    """One token of an answer, with when its pass was sent and came back (loop's clock)."""
-
-    id: int
-    sent: float
-    back: float
-
-
-class Done(NamedTuple):
-    """The end of an answer."""
-
-    reason: Reason | None
-    error: NotNow | None = None
-
-
-class Running:
-    """A request from its coming until its end; `out` yields tokens, then how it ended."""
-
-    def __init__(self, number: int, ask: Ask, now: float) -> None:
-        self.number, self.ask, self.came = number, ask, now
-        self.out = asyncio.Queue[Token | Done]()
-        self.tokens = list[int]()
-        self.attempt = self.losses = 0
-        self.lane: Lane | None = None
-        self.way: Way | None = None
-        self.reserved = 0  # tokens that the lane's books have for it
-        self.sent = self.progress = now
-        self.marks = list[tuple[float, list[Mark]]]()
-        self.over = False
-
-    @property
-    def key(self) -> Key:
-        """This attempt."""
-        return Key(self.number, self.attempt)
-
-    @property
-    def so_far(self) -> int:
-        """Tokens of prompt and answer."""
-        return len(self.ask.ids) + len(self.tokens)
-
-
-class Books(msgspec.Struct):
-    """How every request that ever came ended, or that it has not."""
-
-    sent: int = 0
-    served: int = 0
-    rejected: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    again: int = 0
-    """Attempts that were begun anew because a machine was lost or its cache was full."""
-    tokens: int = 0
-
-    def open(self) -> int:
-        """Return how many are neither served nor ended otherwise."""
-        return self.sent - self.served - self.rejected - self.failed - self.cancelled
 
 
 Send = Callable[[int, Message], None]
@@ -180,14 +102,20 @@ class Head:
 
     def pump(self) -> None:
         """Send waiting requests while there is a way for the first of them."""
-        while self.waiting:
-            request = self.waiting[0]
+        while (request := self._next()) is not None:
             if not self._route(request):
                 return
-            self.waiting.popleft()
+            self.waiting.remove(request)
             self.running[request.number] = request
             ids = [*request.ask.ids, *request.tokens]
             self._pass(request, 0, ids, prompt=True)
+
+    def _next(self) -> Running | None:
+        """Return the first that waits, passing over suspects while one of them is at work."""
+        if not self.waiting or not self.waiting[0].suspect:
+            return self.waiting[0] if self.waiting else None
+        taken = any(one.suspect for one in self.running.values())
+        return next((one for one in self.waiting if not (taken and one.suspect)), None)
 
     def _route(self, request: Running) -> bool:
         named = [
@@ -203,6 +131,8 @@ class Head:
     def _pass(self, request: Running, begin: int, ids: list[int], *, prompt: bool) -> None:
         assert request.way is not None
         request.sent = time.monotonic()
+        sampling = request.ask.sampling
+        needs_past = sampling.penalized or sampling.prompt_logprobs >= 0
         self._send(
             request.way.stops[0].machine,
             Pass(
@@ -212,8 +142,10 @@ class Head:
                 begin=begin,
                 count=len(ids),
                 prompt=prompt,
-                sampling=request.ask.sampling,
                 ids=ids,
+                sampling=sampling if prompt else None,
+                asked=len(request.ask.ids),
+                past=ids if prompt and needs_past else [],
                 sent=time.time(),
             ),
         )
@@ -221,23 +153,47 @@ class Head:
     # --- what workers say ---
 
     def heard(self, message: Message) -> None:
-        """Handle an answer or a refusal."""
+        """Handle what a machine says of an attempt; of one that is over already, nothing."""
+        if not isinstance(message, Answer | Refused | Failed):
+            return
+        request = self.running.get(message.key.request)
+        if request is None or request.key != message.key:
+            return
         if isinstance(message, Answer):
-            request = self.running.get(message.key.request)
-            if request is not None and request.key == message.key:
-                self._answered(request, message)
-        elif isinstance(message, Refused):
-            request = self.running.get(message.key.request)
-            if request is not None and request.key == message.key:
-                log.debug("request %d begins again: %s", request.number, message.why)
-                self._again(request, lost=False)  # when something ends, or `watch` looks again
+            self._answered(request, message)
+        elif isinstance(message, Failed):
+            self._erred(request, message)
+        else:
+            log.debug("request %d begins again: %s", request.number, message.why)
+            self._again(request)  # when something ends, or `watch` looks again
+
+    def _erred(self, request: Running, failed: Failed) -> None:
+        """Try a request elsewhere unless this error is known of it, or there are too many."""
+        known = failed.signature in request.errors
+        request.errors.append(failed.signature)
+        said = f"machine {failed.machine} could not compute it ({failed.signature})"
+        log.warning("request %d: %s", request.number, said)
+        if known or len(request.errors) >= MOST_ERRORS:
+            self.fail(request, f"{said}; it was tried {len(request.errors)} times")
+        else:
+            self._again(request)
+            self.pump()
+
+    def fail(self, request: Running, why: str) -> None:
+        """End a request by an error of the service."""
+        if not request.over:
+            error = NotNow(f"request {request.number} failed: {why}", 500)
+            self._end(request, "failed", Done(None, error))
+            self.pump()
 
     def _answered(self, request: Running, answer: Answer) -> None:
         assert request.lane is not None
         assert request.way is not None
         now = time.monotonic()
-        token = Token(answer.token, request.sent, now)
-        request.progress = now
+        token = Token(answer.token, request.sent, now, answer.scored)
+        request.prompt_scored = request.prompt_scored or answer.prompt
+        cleared = request.suspect
+        request.progress, request.losses = now, 0
         request.tokens.append(answer.token)
         request.out.put_nowait(token)
         self.books.tokens += 1
@@ -253,6 +209,8 @@ class Head:
         else:
             request.lane.count_token(request.way)
             self._pass(request, request.so_far - 1, [answer.token], prompt=False)
+            if cleared:
+                self.pump()  # the next suspect may go
 
     def finish(self, request: Running, reason: Reason) -> None:
         """End an answer early, because its text holds what the client wants to stop at."""
@@ -282,18 +240,13 @@ class Head:
             self._send(stop.machine, Free([request.key]))
         request.way = request.lane = None
 
-    def _again(self, request: Running, *, lost: bool) -> None:
+    def _again(self, request: Running) -> None:
         """Let a request begin anew with the tokens so far, before those that wait."""
         self._leave(request)
         self.running.pop(request.number, None)
         request.attempt += 1
-        request.losses += lost
         self.books.again += 1
-        if request.losses >= MOST_LOSSES:
-            why = f"given up after {MOST_LOSSES} machines were lost under this request"
-            self._end(request, "failed", Done(None, NotNow(why)))
-        else:
-            self.waiting.appendleft(request)
+        self.waiting.appendleft(request)
 
     # --- machines come and go ---
 
@@ -313,7 +266,7 @@ class Head:
                         request.lane, request.way = lane, adopted
                         break
             if adopted is None:
-                self._again(request, lost=False)
+                self._again(request)
         self.pump()
 
     def lost(self, machine: int) -> None:
@@ -325,7 +278,19 @@ class Head:
             lane.paused |= machine in lane.machines
         for request in sorted(self.running.values(), key=lambda r: -r.number):
             if request.way is not None and request.way.passes(machine):
-                self._again(request, lost=True)
+                request.losses += 1
+                if request.losses < MOST_LOSSES:
+                    self._again(request)
+                else:
+                    why = f"{MOST_LOSSES} machines were lost under it one after the other"
+                    self.fail(request, why)
+        self.pump()
+
+    def broken(self, tail: int, head: int) -> None:
+        """Let requests that pass a link that is gone begin anew."""
+        for request in sorted(self.running.values(), key=lambda r: -r.number):
+            if request.way is not None and request.way.uses(tail, head):
+                self._again(request)
         self.pump()
 
     def watch(self) -> None:

@@ -1,21 +1,48 @@
-"""The service over HTTP: /v1/completions and /v1/models as OpenAI has them, /health, /metrics."""
+"""The service over HTTP: completions and chat as OpenAI has them, and what is known of the model.
 
+`http_guard.py` is what every request passes, `http_admin.py` what operators ask.
+"""
+
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from common.errors import InputError
-from helix.run.completions import BadRequest, Completion, StopAt, ask_of, read, refusal
-from helix.run.head import Ask, Done, NotNow, Running
-from helix.run.metrics import Metrics
+from helix.run.answers import Answer, best, together, usage
+from helix.run.asks import (
+    Prompt,
+    asks_of,
+    chat_prompt,
+    checked_ids,
+    completion_prompts,
+    model_of,
+)
+from helix.run.forms import ChatForm, CompletionForm, Form
+from helix.run.http_admin import Admin
+from helix.run.http_guard import (
+    MOST_BODY,
+    body_of,
+    cut,
+    event_of,
+    guard,
+    json_of,
+    name_response,
+    unforeseen,
+)
+from helix.run.refusals import BadRequest
+from helix.run.request import Ask, NotNow, Running
+from helix.run.requests_schema import Chat, Completion, Detokenize, Tokenize, read
 from helix.run.serving import Serving
-from helix.run.tokens import Unfolding, tokenizer_of
 
-MOST_BODY = 4 << 20  # bytes
+TEXT_THREADS = 2  # for prompts: a long one must not hold up the tokens of all others
+
+T = TypeVar("T")
 
 
 class Api:
@@ -23,166 +50,165 @@ class Api:
 
     def __init__(self, serving: Serving) -> None:
         """Answer for this service."""
-        deployment = serving.deployment
-        self.serving, self.config = serving, deployment.config
-        self.model = deployment.experiment.model.name or deployment.experiment.name
-        self.tokenizer = tokenizer_of(deployment.experiment.serve.weights)
-        self.metrics = Metrics(serving)
-        self.began = int(time.time())
+        experiment = serving.deployment.experiment
+        self.serving, self.head = serving, serving.head
+        name = experiment.model.name or experiment.name
+        self.model = model_of(name, serving.deployment.config, experiment.serve.weights)
+        self.admin = Admin(serving, self.model)
+        self._apart = ThreadPoolExecutor(TEXT_THREADS, "text")
 
     def app(self) -> web.Application:
         """Return the application."""
-        app = web.Application(client_max_size=MOST_BODY, middlewares=[_errors])
+        checks = guard(self.serving.fault, self.serving.settings.key())
+        app = web.Application(client_max_size=MOST_BODY, middlewares=[checks])
+        app.on_response_prepare.append(name_response)
+        app.on_cleanup.append(self._close)
         app.router.add_post("/v1/completions", self.completions)
-        app.router.add_get("/v1/models", self.models)
-        app.router.add_get("/health", self.health)
-        app.router.add_get("/metrics", self.prometheus)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/tokenize", self.tokenize)
+        app.router.add_post("/detokenize", self.detokenize)
+        self.admin.add_to(app.router)
         return app
 
-    async def models(self, _: web.Request) -> web.Response:
-        """Name the one model."""
-        mine = {"id": self.model, "object": "model", "created": self.began, "owned_by": "helix"}
-        return _json({"object": "list", "data": [mine]})
-
-    async def health(self, _: web.Request) -> web.Response:
-        """Say whether requests can be served, and with which machines."""
-        serving, books = self.serving, self.serving.head.books
-        state = "ok" if serving.ready else "down"
-        said = {
-            "status": "draining" if serving.head.closing else state,
-            "machines": {str(m): one.pid for m, one in sorted(serving.fleet.workers.items())},
-            "lost": sorted(serving.gone),
-            "services": [one.name for one in serving.services],
-            "running": len(serving.head.running),
-            "waiting": len(serving.head.waiting),
-            "books": books,
-        }
-        return _json(said, 200 if serving.ready else 503)
-
-    async def prometheus(self, _: web.Request) -> web.Response:
-        """Return the metrics in Prometheus' text format."""
-        text, kind = await self.metrics.page()
-        return web.Response(body=text, headers={"Content-Type": kind})
+    async def _close(self, _: web.Application) -> None:
+        self._apart.shutdown(wait=False, cancel_futures=True)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
-        """Serve a completion, streamed or whole."""
-        asked = read(await request.read(), self.model)
-        head = self.serving.head
-        ask = ask_of(
-            asked, self.tokenizer, self.config.vocabulary, self.config.ends, head.books.sent
-        )
-        running = head.submit(ask)
-        try:
-            if asked.stream:
-                return await self._streamed(request, asked, ask, running)
-            return await self._whole(asked, ask, running)
-        finally:
-            head.cancel(running)  # if the client is gone; otherwise it is over
+        """Continue texts."""
+        asked = read(await body_of(request), Completion)
+        self._check_name(asked.model)
+        prompts = await self._read(completion_prompts, asked, self.model)
+        form = CompletionForm(asked, self.model.tokenizer)
+        return await self._serve(request, asked, prompts, form)
 
-    async def _whole(self, asked: Completion, ask: Ask, running: Running) -> web.Response:
-        parts, reason = list[str](), ""
-        async for text, done in self._texts(asked, running):
-            parts.append(text)
-            if done is not None:
-                if done.error is not None:
-                    raise done.error
-                reason = done.reason
-        choice = {"index": 0, "text": "".join(parts), "logprobs": None, "finish_reason": reason}
-        return _json({**self._named(running), "choices": [choice], "usage": _usage(ask, running)})
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Continue a conversation."""
+        asked = read(await body_of(request), Chat)
+        self._check_name(asked.model)
+        prompts = [await self._read(chat_prompt, asked, self.model)]
+        form = ChatForm(self.model.tokenizer, logprobs=bool(asked.logprobs))
+        return await self._serve(request, asked, prompts, form)
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        """Return the tokens of a text or of a conversation."""
+        asked, tokenizer = read(await body_of(request), Tokenize), self.model.tokenizer
+        self._check_name(asked.model)
+        if (asked.prompt is None) == (asked.messages is None):
+            raise BadRequest("give either prompt or messages", param="prompt")
+        if asked.prompt is None:
+            ids = (await self._read(chat_prompt, asked, self.model)).ids
+        else:
+            encode = partial(tokenizer.encode, marks=asked.add_special_tokens)
+            ids = await self._read(encode, asked.prompt)
+        said = {"count": len(ids), "max_model_len": self.model.config.longest, "tokens": ids}
+        if asked.return_token_strs:
+            said["token_strs"] = [tokenizer.decode([i]) for i in ids]
+        return json_of(said)
+
+    async def detokenize(self, request: web.Request) -> web.Response:
+        """Return the text of tokens."""
+        asked = read(await body_of(request), Detokenize)
+        self._check_name(asked.model)
+        checked_ids(asked.tokens, self.model, "tokens")
+        return json_of({"prompt": await self._read(self.model.tokenizer.decode, asked.tokens)})
+
+    def _check_name(self, name: str) -> None:
+        if name not in ("", self.model.name):
+            why = f"there is no model {name[:80]!r}; this is {self.model.name!r}"
+            raise BadRequest(why, 404, "model")
+
+    async def _read(self, work: Callable[..., T], *of: Any) -> T:
+        """Turn text into tokens, or back, away from the loop that everybody's tokens pass."""
+        return await asyncio.get_running_loop().run_in_executor(self._apart, work, *of)
+
+    async def _serve(
+        self, request: web.Request, asked: Completion | Chat, prompts: Sequence[Prompt], form: Form
+    ) -> web.StreamResponse:
+        longest = self.model.config.longest
+        room = min(longest, self.head.room() or longest)
+        asks = asks_of(asked, prompts, self.model, self.head.books.sent, room)
+        tokenizer, each = self.model.tokenizer, asked.candidates
+        with self._submitted(asks) as running:
+            answers = [
+                Answer(i, prompts[i // each], one, asked, tokenizer)
+                for i, one in enumerate(running)
+            ]
+            if asked.stream:
+                return await self._streamed(request, asked, prompts, answers, form)
+            async for _ in together(answers, self.head):
+                pass
+            choices = [form.whole(one) for one in best(answers, each, asked.n or 1)]
+            named = self._named(form.prefix, form.whole_object, answers)
+            return json_of({**named, "choices": choices, "usage": usage(answers, prompts)})
+
+    @contextlib.contextmanager
+    def _submitted(self, asks: Sequence[Ask]) -> Iterator[list[Running]]:
+        """Have the head answer all asks or none; what is not over at the end is cancelled."""
+        running = list[Running]()
+        try:
+            for ask in asks:
+                running.append(self.head.submit(ask))
+            yield running
+        finally:
+            for one in running:
+                self.head.cancel(one)
 
     async def _streamed(
-        self, request: web.Request, asked: Completion, ask: Ask, running: Running
-    ) -> web.StreamResponse:
+        self, request: web.Request, asked: Completion | Chat, prompts: Sequence[Prompt],
+        answers: Sequence[Answer], form: Form,
+    ) -> web.StreamResponse:  # fmt: skip
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         )
-        named, usage = self._named(running), asked.stream_options
-        with_usage = usage is not None and usage.include_usage
-        async for text, done in self._texts(asked, running):
-            if done is not None and done.error is not None:
+        try:
+            async for event in self._events(asked, prompts, answers, form):
                 if not response.prepared:
-                    raise done.error
-                await response.write(_event(refusal(done.error)))
-                break
+                    await response.prepare(request)
+                await response.write(event_of(event))
+            await response.write(b"data: [DONE]\n\n")
+            await response.write_eof()
+        except (NotNow, ConnectionError) as error:
+            if not response.prepared or isinstance(error, ConnectionError):
+                raise
+            await cut(request, response, error)
+        except Exception as error:
             if not response.prepared:
-                await response.prepare(request)
-            reason = done.reason if done is not None else None
-            choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
-            if text or done is not None:
-                await response.write(_event({**named, "choices": [choice]}))
-        else:
-            if with_usage:
-                await response.write(
-                    _event({**named, "choices": [], "usage": _usage(ask, running)})
-                )
-        await response.write(b"data: [DONE]\n\n")
-        await response.write_eof()
+                raise
+            await cut(request, response, unforeseen(request, error, self.serving.fault))
         return response
 
-    async def _texts(
-        self, asked: Completion, running: Running
-    ) -> AsyncIterator[tuple[str, Done | None]]:
-        """Yield pieces of the answer's text; the last comes with how it ended."""
-        unfolding, stop = Unfolding(self.tokenizer), StopAt(asked.stops)
-        while True:
-            one = await running.out.get()
-            if isinstance(one, Done):
-                rest = "" if stop.found else stop.add(unfolding.rest()) + stop.rest()
-                yield rest, one
-                return
-            if one.id in running.ask.ends:
-                continue
-            text = stop.add(unfolding.add(one.id))
-            if stop.found:
-                self.serving.head.finish(running, "stop")
-                yield text, Done("stop")
-                return
-            yield text, None
+    async def _events(
+        self, asked: Completion | Chat, prompts: Sequence[Prompt], answers: Sequence[Answer],
+        form: Form,
+    ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
+        named = self._named(form.prefix, form.event_object, answers)
+        options = asked.stream_options
+        always = options is not None and options.continuous_usage_stats
+        async for answer, piece in together(answers, self.head):
+            for choice in form.events(answer, piece):
+                told = {"usage": usage(answers, prompts)} if always else {}
+                yield {**named, "choices": [choice], **told}
+        if options is not None and options.include_usage:
+            yield {**named, "choices": [], "usage": usage(answers, prompts)}
 
-    def _named(self, running: Running) -> dict[str, Any]:
+    def _named(self, prefix: str, kind: str, answers: Sequence[Answer]) -> dict[str, Any]:
         return {
-            "id": f"cmpl-{running.number}",
-            "object": "text_completion",
+            "id": f"{prefix}-{answers[0].running.number}",
+            "object": kind,
             "created": int(time.time()),
-            "model": self.model,
+            "model": self.model.name,
         }
-
-
-def _usage(ask: Ask, running: Running) -> dict[str, int]:
-    prompt, answer = len(ask.ids), len(running.tokens)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": answer,
-        "total_tokens": prompt + answer,
-    }
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    body = msgspec.json.encode(value)
-    return web.Response(body=body, status=status, content_type="application/json")
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
-
-
-@web.middleware
-async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Answer refusals with their status and one sentence."""
-    try:
-        return await handler(request)
-    except (BadRequest, NotNow) as error:
-        return _json(refusal(error), error.status)
-    except web.HTTPException as error:
-        why = f"{request.method} {request.path}: {error.reason}"
-        return _json(refusal(BadRequest(why, error.status)), error.status)
 
 
 @contextlib.asynccontextmanager
 async def listening(serving: Serving, host: str, port: int) -> AsyncIterator[str]:
     """Answer HTTP within the block; gives the address."""
     runner = web.AppRunner(
-        Api(serving).app(), access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+        Api(serving).app(),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=2.0,
+        auto_decompress=False,
     )
     await runner.setup()
     site = web.TCPSite(runner, host, port)

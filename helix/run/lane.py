@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from helix.inputs.cluster import FIRST, SINK, SOURCE, place_name
-from helix.inputs.experiment import Scheduler
+from helix.inputs.workload import Scheduler
 from helix.plan.kv_expectation import Holding, KvExpectation
 from helix.run.messages import Mark, Stop
 from helix.simulate.schedulers import FIRST_MEAN_S, NEW_PART, OLD_PART, Cards, MaxFlow, entry_layer
@@ -30,6 +30,10 @@ class Way(NamedTuple):
     def passes(self, machine: int) -> bool:
         """Say whether a machine is on the way."""
         return any(stop.machine == machine for stop in self.stops)
+
+    def uses(self, tail: int, head: int) -> bool:
+        """Say whether the way goes from one machine to another one directly."""
+        return any((a.machine, b.machine) == (tail, head) for a, b in pairwise(self.stops))
 
 
 class Lane:

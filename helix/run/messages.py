@@ -33,6 +33,44 @@ class Sampling(NamedTuple):
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    top_k: int = 0
+    """Only so many of the likeliest; 0: all."""
+    min_p: float = 0.0
+    """Only what has this share of the likeliest one's probability."""
+    presence: float = 0.0
+    frequency: float = 0.0
+    repetition: float = 1.0
+    bias: tuple[tuple[int, float], ...] = ()
+    """Added to the scores of tokens."""
+    least: int = 0
+    """So many tokens come before one of `banned` may."""
+    banned: tuple[int, ...] = ()
+    logprobs: int = -1
+    """Tell the token's log probability and those of so many of the likeliest; -1: nothing."""
+    prompt_logprobs: int = -1
+    """The same of the prompt's tokens, once."""
+
+    @property
+    def penalized(self) -> bool:
+        """Whether it depends on the tokens so far."""
+        return bool(self.presence or self.frequency or self.repetition != 1.0)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes scores before anything is chosen by them."""
+        return bool(self.penalized or self.bias or (self.least and self.banned))
+
+    @property
+    def filters(self) -> bool:
+        """Whether it leaves tokens out of a draw."""
+        return bool(self.top_k or self.min_p or self.top_p < 1.0)
+
+
+class Scored(NamedTuple):
+    """The log probability of a token, and the likeliest tokens with theirs, best first."""
+
+    logprob: float
+    top: list[tuple[int, float]]
 
 
 class Mark(NamedTuple):
@@ -63,8 +101,13 @@ class Pass(msgspec.Struct, tag="pass", array_like=True):
     """Position of the first token."""
     count: int
     prompt: bool
-    sampling: Sampling
     ids: list[int]
+    sampling: Sampling | None = None
+    """Comes with the prompt; the machine that has the last layer keeps it."""
+    asked: int = 0
+    """Tokens of the prompt that are the client's; what follows are answers of former attempts."""
+    past: list[int] = []
+    """The prompt's tokens again where choosing needs them; unlike `ids` it goes all the way."""
     sent: float = 0.0
     marks: list[Mark] = []
 
@@ -76,6 +119,8 @@ class Answer(msgspec.Struct, frozen=True, tag="answer", array_like=True):
     token: int
     sent: float
     marks: list[Mark]
+    scored: Scored | None = None
+    prompt: list[Scored] = []
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
@@ -86,10 +131,27 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
     why: str
 
 
+class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
+    """Computing a request's pass raised an error; all else on the machine goes on."""
+
+    key: Key
+    machine: int
+    signature: str
+    """The error's type and first line."""
+
+
+class Broken(msgspec.Struct, frozen=True, tag="broken", array_like=True):
+    """A link between two machines is gone; from the machine at its tail to the head."""
+
+    tail: int
+    head: int
+    why: str
+
+
 class Free(msgspec.Struct, frozen=True, tag="free", array_like=True):
     """The head is done with these attempts: their KV blocks are free, their passes dropped."""
 
     keys: list[Key]
 
 
-Message = Hello | Pass | Answer | Refused | Free
+Message = Hello | Pass | Answer | Refused | Failed | Broken | Free

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from helix.run.head import Outcome, Running, Token
+from helix.run.request import Outcome, Running, Token
 from helix.run.serving import Serving
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -27,6 +27,12 @@ class Metrics:
         self._running = Gauge("helix_requests_running", "Requests at work", registry=registry)
         self._waiting = Gauge("helix_requests_waiting", "Requests that wait", registry=registry)
         self._workers = Gauge("helix_machines", "Machines that hold layers", registry=registry)
+        self._gone = Gauge("helix_machines_lost", "Machines that are lost", registry=registry)
+        self._broken = Gauge("helix_links_lost", "Links that are lost", registry=registry)
+        self._faults = Gauge(
+            "helix_faults", "What died or erred and was mended since the start", ["part"],
+            registry=registry,
+        )  # fmt: skip
         self._used = Gauge(
             "helix_kv_blocks_used", "KV blocks in use", ["machine"], registry=registry
         )
@@ -67,6 +73,10 @@ class Metrics:
         self._again.set(head.books.again)
         self._replans.set(self._serving.replans)
         self._workers.set(len(self._serving.fleet.workers))
+        self._gone.set(len(self._serving.gone))
+        self._broken.set(len(self._serving.broken))
+        for part, count in self._serving.faults.items():
+            self._faults.labels(part).set(count)
         for lane in head.lanes:
             self._expected.labels(lane.name).set(lane.kv.bottleneck())
         for service in self._serving.services:

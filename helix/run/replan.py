@@ -12,9 +12,10 @@ import msgspec
 
 from common.errors import InputError
 from helix.plan.baselines import petals
-from helix.plan.methods import Question
+from helix.plan.clock import Clock
 from helix.plan.placement import UNUSED, wired
 from helix.plan.plans import Plan, Service
+from helix.plan.question import Question
 from helix.plan.search import search
 from helix.plan.search_chains import Budget
 from helix.plan.search_problem import search_problem
@@ -86,17 +87,19 @@ def _anew(
     problem = search_problem(part, question.model, question.profiles, speed)
     start = petals(part, question.model, speed, seed).intervals
     try:
-        found = search(
-            problem,
-            [start],
-            "latency-flow",
-            Budget(CHAINS, evaluations, 0, LIMIT_S, 1),
-            seed,
-            own.bound(),
-            lambda *_: 0.0,
-            lambda _: None,
-            question.search.partial,
-        )
+        with Clock(LIMIT_S) as clock:
+            found = search(
+                problem,
+                [start],
+                "latency-flow",
+                Budget(CHAINS, evaluations, 0, 1),
+                seed,
+                own.bound(),
+                lambda *_: 0.0,
+                lambda _: None,
+                clock,
+                question.search.partial,
+            )
         placement = wired(
             question.model.layers, found.intervals, part.links, question.search.partial
         )

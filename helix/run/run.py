@@ -13,7 +13,7 @@ from helix.plan.plans import Plan
 from helix.run.clients import serve_clients
 from helix.run.deploy import Deployment
 from helix.run.drive import Measured, drive
-from helix.run.head import Books
+from helix.run.request import Books
 from helix.run.serving import served
 from helix.run.trace import write_run
 from helix.run.worker import Facts
@@ -30,12 +30,12 @@ class Ran(NamedTuple):
     events: Sequence[tuple[float, str]]
 
 
-def run(experiment: Experiment, plan: Plan, seed: int, trace: Path) -> Ran:
+def run(experiment: Experiment, plan: Plan, seed: int, trace: Path | None) -> Ran:
     """Serve; `trace` is the file for what happened when, if the experiment wants it."""
     return asyncio.run(_run(Deployment(experiment, plan, seed), seed, trace))
 
 
-async def _run(deployment: Deployment, seed: int, trace: Path) -> Ran:
+async def _run(deployment: Deployment, seed: int, trace: Path | None) -> Ran:
     if deployment.experiment.serve.load == "clients":
         serving = await serve_clients(deployment, trace)
         return Ran({}, serving.head.books, (), serving.events)
@@ -44,6 +44,6 @@ async def _run(deployment: Deployment, seed: int, trace: Path) -> Ran:
         await asyncio.sleep(0.5)  # the last frees arrive
         facts = await serving.fleet.facts()
         books = msgspec.structs.replace(serving.head.books)
-        if deployment.experiment.serve.trace:
+        if trace and deployment.experiment.serve.trace:
             await write_run(trace, serving)
         return Ran(measured, books, facts, tuple(serving.events))

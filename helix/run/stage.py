@@ -7,10 +7,11 @@ import torch
 
 from common.errors import InputError
 from helix.inputs.profile import KV_BLOCK_TOKENS
-from helix.run import llama, weights
+from helix.run import decoder, weights
+from helix.run.decoder_config import DecoderConfig
 from helix.run.kv_pool import KvPool
-from helix.run.llama_config import LlamaConfig
 from helix.run.messages import Key, Sampling
+from helix.run.sampling import Drawing, Drawn, draw, prompt_scored
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -42,7 +43,7 @@ class Item:
 class Stage:
     """Layers, their weights and their KV cache on one device."""
 
-    def __init__(self, config: LlamaConfig, holding: Holding) -> None:
+    def __init__(self, config: DecoderConfig, holding: Holding) -> None:
         """Load the weights and make the cache."""
         self.config, self.holding = config, holding
         self.device, self.dtype = torch.device(holding.device), DTYPES[holding.dtype]
@@ -57,7 +58,8 @@ class Stage:
             blocks, holding.end - holding.first, config.longest, config.kv_heads,
             config.head_size, self.device, self.dtype,
         )  # fmt: skip
-        self._joined: tuple[list[Item], torch.Tensor, llama.Layout] | None = None
+        self.drawings = dict[Key, Drawing]()
+        self._joined: tuple[list[Item], torch.Tensor, decoder.Layout] | None = None
 
     def admit(self, item: Item) -> None:
         """Reserve what the pass needs of the KV cache, or raise `PoolIsFull`."""
@@ -68,26 +70,30 @@ class Stage:
         """Give the item its activations before the first layer."""
         if self.weights.embedding is None:
             raise ValueError("this machine does not hold the first layer")
-        item.x_TD = llama.embed(ids, self.weights.embedding)
+        item.x_TD = decoder.embed(ids, self.weights.embedding, self.config.embedding_scale)
 
     @torch.inference_mode()
     def layer(self, number: int, items: Sequence[Item]) -> None:
         """Take all items through a layer of the model; prompts have to come first."""
         x_TD, batch = self._join(items)
-        held = number - self.holding.first
-        x_TD = llama.decoder_layer(
-            x_TD, self.weights.layers[held], self.config, self.pool, held, batch
-        )
+        first = self.holding.first
+        mine = self.weights.layers[number - first]
+        x_TD = decoder.decoder_layer(x_TD, mine, self.config, self.pool, number, first, batch)
         self._joined = (list(items), x_TD, batch)
         if any(item.layers.stop == number + 1 for item in items):
             self._part()
 
-    def _join(self, items: Sequence[Item]) -> tuple[torch.Tensor, llama.Layout]:
+    def probe(self) -> None:
+        """Raise if the device no longer computes, as a GPU does after some errors."""
+        if torch.ones(2, device=self.device).sum().item() != 2:
+            raise RuntimeError(f"{self.device} computes wrongly")
+
+    def _join(self, items: Sequence[Item]) -> tuple[torch.Tensor, decoder.Layout]:
         """Return the batch as one tensor; it is kept from the last layer if it is the same."""
         if self._joined is not None and self._joined[0] == list(items):
             return self._joined[1:]
         self._part()
-        batch = llama.layout(
+        batch = decoder.layout(
             self.config,
             [item.count for item in items if item.prompt],
             [self.pool.row(item.key) for item in items],
@@ -105,28 +111,32 @@ class Stage:
                 item.x_TD = part
         self._joined = None
 
+    def begin(self, key: Key, how: Sampling, asked: int, past: Sequence[int]) -> None:
+        """Keep how an attempt's tokens are to be chosen (`sampling.Drawing`)."""
+        vocabulary = self.config.vocabulary
+        self.drawings[key] = Drawing(how, asked, past, vocabulary, self.device)
+
+    def release(self, key: Key) -> None:
+        """Forget an attempt and free what it holds."""
+        self.pool.release(key)
+        self.drawings.pop(key, None)
+
     @torch.inference_mode()
-    def tokens(self, items: Sequence[Item], how: Sequence[Sampling]) -> list[int]:
+    def tokens(self, items: Sequence[Item]) -> list[Drawn]:
         """Return the next token of each item that has left the last layer."""
+        drawings = [self.drawings[item.key] for item in items]
+        prompts = [  # before anything is noted as drawn: what raises here is computed again
+            prompt_scored(drawing, item.x_TD, self._scores)
+            if item.prompt and drawing.how.prompt_logprobs >= 0
+            else []
+            for drawing, item in zip(drawings, items, strict=True)
+        ]
+        scores = self._scores(torch.stack([item.x_TD[-1] for item in items]))
+        drawn = draw(scores, drawings, [item.begin + item.count for item in items])
+        return [one._replace(prompt=told) for one, told in zip(drawn, prompts, strict=True)]
+
+    def _scores(self, x_RD: torch.Tensor) -> torch.Tensor:
         norm, head = self.weights.norm, self.weights.head
         if norm is None or head is None:
             raise ValueError("this machine does not hold the last layer")
-        last = torch.stack([item.x_TD[-1] for item in items])
-        scores = llama.logits(last, norm, head, self.config.eps).float().cpu()
-        ends = [item.begin + item.count for item in items]
-        likeliest: list[int] = scores.argmax(-1).tolist()
-        return [
-            best if one.temperature == 0 else sampled(row, one, end)
-            for best, row, one, end in zip(likeliest, scores, how, ends, strict=True)
-        ]
-
-
-def sampled(scores: torch.Tensor, how: Sampling, position: int) -> int:
-    """Return a token drawn from the likeliest that make up `top_p`.
-
-    The draw depends on seed and position only: a request that is computed again goes on as before.
-    """
-    chances, ids = torch.softmax(scores / how.temperature, -1).sort(descending=True)
-    kept = chances.cumsum(-1) - chances < how.top_p
-    draw = torch.Generator().manual_seed((how.seed * 1_000_003 + position) % (1 << 32))
-    return int(ids[torch.multinomial(chances * kept, 1, generator=draw)])
+        return decoder.logits(x_RD, norm, head, self.config).float()

@@ -1,15 +1,20 @@
 """One machine of the service: the process that Ray runs for it."""
 
+import logging
 import os
 import threading
+from functools import partial
 from typing import NamedTuple
 
 from helix.inputs.profile import Limits
+from helix.run.decoder_config import DecoderConfig
 from helix.run.engine import BatchSpan, Engine
-from helix.run.llama_config import LlamaConfig
-from helix.run.messages import HEAD, Key, Message, Pass, Refused
+from helix.run.messages import HEAD, Broken, Failed, Key, Message, Pass, Refused
 from helix.run.pace import Pace
+from helix.run.supervise import signature, watched
 from helix.run.wire import Buffer, Link, Listener
+
+log = logging.getLogger("helix")
 
 
 class Wire(NamedTuple):
@@ -53,7 +58,8 @@ class Worker:
         self._links = dict[int, Link]()
         self._dropped = dict[Key, None]()
         self._engine: Engine | None = None
-        self._thread: threading.Thread | None = None
+        self._idle = threading.Event()  # set while no engine runs
+        self._idle.set()
         self._listener = Listener(host, secret, self._received, lambda _: None)
 
     def address(self) -> tuple[str, int, int]:
@@ -65,8 +71,8 @@ class Worker:
         threading.Event().wait()
 
     def load(
-        self, config: LlamaConfig, holding: "tuple[object, ...]", limits: Limits, pace: Pace | None,
-        trace: bool,
+        self, config: DecoderConfig, holding: "tuple[object, ...]", limits: Limits,
+        pace: Pace | None, trace: bool,
     ) -> None:  # fmt: skip
         """Hold these layers from now on (the fields of a `Holding`); forget all that is at work."""
         from helix.run.stage import Holding, Stage
@@ -76,8 +82,8 @@ class Worker:
         engine = Engine(self.machine, stage, limits, pace, self._send, self._dropped)
         engine.spans = [] if trace else None
         self._engine = engine
-        self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
-        self._thread.start()
+        self._idle.clear()
+        watched("engine", self._run, self._end)
 
     def connect(self, wires: list[Wire]) -> None:
         """Have exactly these links; those that are there already stay.
@@ -88,12 +94,13 @@ class Worker:
         for wire in wires:
             known = old.get(wire.machine)
             shape = ((wire.host, wire.port), wire.bytes_per_s, wire.latency_s)
-            if known and (known.address, known.bytes_per_s, known.latency_s) == shape:
+            if known and _shape(known) == shape and known.broken is None:
                 links[wire.machine] = known
             else:
                 links[wire.machine] = Link(
-                    self.machine, self._secret, shape[0], self._failed, *shape[1:]
-                )
+                    self.machine, self._secret, shape[0], self._unsent,
+                    partial(self._broke, wire.machine), *shape[1:],
+                )  # fmt: skip
         self._links = links
         for machine, link in old.items():
             if links.get(machine) is not link:
@@ -115,20 +122,24 @@ class Worker:
         return list(self._engine.spans or ()) if self._engine else []
 
     def _halt(self) -> None:
-        if self._engine is not None and self._thread is not None:
+        if self._engine is not None:
             self._engine.stop()
-            self._thread.join()
+            self._idle.wait()
 
     def _run(self) -> None:
         assert self._engine is not None
         try:
             self._engine.run()
-        except BaseException:
-            # Without its loop the machine is of no use: ending the process lets the head know.
-            import traceback
+        finally:
+            self._idle.set()
 
-            traceback.print_exc()
-            os._exit(1)
+    def _end(self, error: Exception) -> None:
+        """End the process: without its loop, or its link to the head, the machine is of no use.
+
+        The head learns of it as its connections end, and starts the machine again.
+        """
+        log.error("machine %d ends: %s", self.machine, signature(error))
+        os._exit(1)
 
     def _received(self, sender: int, message: Message, payload: bytearray) -> None:
         if self._engine is not None:
@@ -137,13 +148,28 @@ class Worker:
     def _send(self, machine: int, message: Message, payload: Buffer) -> None:
         link = self._links.get(machine)
         if link is None:
-            self._failed(message)
+            self._unsent(message, ConnectionError(f"no link to machine {machine}"))
         else:
             link.send(message, payload)
 
-    def _failed(self, message: Message) -> None:
+    def _broke(self, machine: int, error: Exception) -> None:
+        """Tell the head of a link that is gone; without the one to the head there is no use."""
+        if machine == HEAD:
+            self._end(error)
+        else:
+            self._send(HEAD, Broken(self.machine, machine, signature(error)), b"")
+
+    def _unsent(self, message: Message, error: Exception) -> None:
         """Tell the head of a pass that does not reach the next machine."""
-        if isinstance(message, Pass) and HEAD in self._links:
+        if not isinstance(message, Pass):
+            return
+        if isinstance(error, OSError):
             next_one = message.way[message.hop].machine
             why = f"machine {next_one} cannot be reached from machine {self.machine}"
-            self._links[HEAD].send(Refused(message.key, self.machine, why))
+            self._send(HEAD, Refused(message.key, self.machine, why), b"")
+        else:
+            self._send(HEAD, Failed(message.key, self.machine, signature(error)), b"")
+
+
+def _shape(link: Link) -> tuple[tuple[str, int], float, float]:
+    return link.address, link.bytes_per_s, link.latency_s

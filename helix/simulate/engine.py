@@ -12,9 +12,10 @@ from itertools import count
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import CaseError, InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE
 from helix.inputs.requests import azure_lengths
+from helix.inputs.workload import Scheduler
 from helix.simulate.metrics import Outcome
 from helix.simulate.node import Node
 from helix.simulate.schedulers import (
@@ -30,7 +31,7 @@ from helix.simulate.simulate import EXPECTED_PART, HIGH_WATER, check_connected
 from helix.simulate.switches import Switches
 from helix.simulate.system import System
 from helix.simulate.trace import KV_ENTRIES, WAITING, Span
-from helix.simulate.workload import STAGGER_S, Offline, Scheduler, Workload, warm_up_s
+from helix.simulate.workload import STAGGER_S, Offline, Workload, warm_up_s
 
 
 class Engine:
@@ -119,7 +120,7 @@ class Engine:
             self.active -= 1
             self.rejected += 1
         else:
-            raise InputError("a query found no machine with room for it; offer fewer tokens/s")
+            raise CaseError("a query found no machine with room for it; offer fewer tokens/s")
 
     def again(self, query: Query) -> None:
         """Send a query's next decode."""

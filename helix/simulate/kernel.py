@@ -10,7 +10,7 @@ order: an event's key is when the original would have created it.
 
 import numpy as np
 
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.kernel_by_hop import handle
 from helix.simulate.kernel_coordinator import (
     Load,
@@ -56,6 +56,7 @@ from helix.simulate.kernel_state import (
     REJECTED,
     SOON_END,
     SOON_FIRST,
+    STOPPED,
     World,
 )
 
@@ -101,7 +102,9 @@ def _advance(w: World, load: Load, log: Log, now: float) -> float:
 
 @bare
 def _check(w: World, load: Load, log: Log, now: float) -> None:
-    """Stop where the log is full or the throughput stays below what is wanted."""
+    """Stop where asked to, or the log is full, or the throughput stays below what is wanted."""
+    if load.stop[0]:
+        w.counts[FAULT] = STOPPED
     if not has_room(w, log):
         w.counts[FAULT] = LOG_FULL
     if now - load.begin > load.check_s * (w.counts[CHECKS] + 1):

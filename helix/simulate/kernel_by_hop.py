@@ -4,7 +4,7 @@
 # pyright: basic, reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
 
 from helix.inputs.cluster import SINK, SOURCE
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.kernel_coordinator import (
     Load,
     Log,

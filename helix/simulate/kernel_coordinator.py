@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.kernel_heap import LATER, next_number, push
 from helix.simulate.kernel_random import draw_below
 from helix.simulate.kernel_state import (
@@ -54,6 +54,8 @@ class Load(NamedTuple):
     outputs: Ints
     times: Floats
     """Of the arrivals."""
+    stop: Ints
+    """A flag; raised from outside, the simulation ends at once."""
 
 
 class Log(NamedTuple):

@@ -9,7 +9,7 @@ The readable form is `plan/routing.py` and `plan/kv_expectation.py`.
 import numpy as np
 
 from helix.inputs.cluster import SINK, SOURCE
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.kernel_state import NONE, World
 
 OUTPUT_TOKENS = 240  # what a query is expected to answer

@@ -3,7 +3,7 @@
 # numpy knows no fields of records and takes elements for arrays; numba checks types as it compiles.
 # pyright: basic, reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
 
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.kernel_state import (
     FAULT,
     ORDER,

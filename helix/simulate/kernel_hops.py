@@ -9,7 +9,7 @@ each of the original's events is one, but for the layers that a batch passes unc
 # pyright: basic, reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
 
 from helix.inputs.cluster import SINK, SOURCE
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.kernel_heap import LATER, next_number, push, soon
 from helix.simulate.kernel_link import append, tokens
 from helix.simulate.kernel_random import shuffle

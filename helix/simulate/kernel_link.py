@@ -11,7 +11,7 @@ when it is free again.
 import numpy as np
 
 from helix.inputs.cluster import SINK
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.kernel_heap import next_number, push
 from helix.simulate.kernel_state import ANSWER, ARRIVE, EVENTS, NONE, Records, World
 

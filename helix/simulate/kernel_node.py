@@ -7,7 +7,7 @@ ends them all; otherwise each layer is an event.
 # numpy knows no fields of records and takes elements for arrays; numba checks types as it compiles.
 # pyright: basic, reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
 
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.kernel_heap import LATER, next_number, push
 from helix.simulate.kernel_link import append, receive, tokens, wake_for_next
 from helix.simulate.kernel_state import BEYOND_PROFILE, EVENTS, FAULT, FINISH, NONE, World

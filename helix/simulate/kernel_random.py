@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from helix.plan.compiled import bare
+from helix.plan.bare import bare
 from helix.simulate.system import Ints
 
 WORDS, MIDDLE = 624, 397  # of the Mersenne twister

@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import CaseError, InputError
 from helix.inputs.cluster import SOURCE
 from helix.inputs.requests import azure_lengths
+from helix.inputs.workload import Scheduler
+from helix.plan.clock import NEVER
 from helix.simulate.kernel import run
 from helix.simulate.kernel_coordinator import Load, Log
 from helix.simulate.kernel_random import random_state
@@ -23,6 +25,7 @@ from helix.simulate.kernel_state import (
     RANDOM,
     REJECTED,
     SHORTEST_QUEUE,
+    STOPPED,
     SWARM,
     TOO_MANY_QUERIES,
     World,
@@ -30,8 +33,8 @@ from helix.simulate.kernel_state import (
 )
 from helix.simulate.metrics import Outcome, by_node
 from helix.simulate.switches import Switches
-from helix.simulate.system import System
-from helix.simulate.workload import STAGGER_S, Offline, Scheduler, Workload, warm_up_s
+from helix.simulate.system import Ints, System
+from helix.simulate.workload import STAGGER_S, Offline, Workload, warm_up_s
 
 SCHEDULERS = {
     "maxflow": MAXFLOW, "swarm": SWARM, "random": RANDOM, "shortest_queue": SHORTEST_QUEUE
@@ -50,23 +53,26 @@ def simulate(
     seed: int = 0,
     least_tokens_per_s: float = 0.0,
     check_s: float = 60.0,
+    stop: Ints = NEVER,
 ) -> Outcome:
     """Return how the system serves the workload.
 
     `least_tokens_per_s` ends the simulation as soon as the decode throughput since the window's
     begin is below it at one of the checks, which are `check_s` of simulated time apart; the
-    outcome then says `stopped_early`.
+    outcome then says `stopped_early`, and so it does where the flag `stop` was raised meanwhile.
 
     Raises:
-        InputError: no machine takes a query (online), or a batch is larger than any measured.
+        InputError: a batch is larger than any measured.
+        CaseError: no machine takes a query (online).
     """
     check_connected(system, scheduler)
     slots = max(FIRST_SLOTS, workload.initial + 1 if isinstance(workload, Offline) else 0)
     while True:
         world = make_world(system, slots)
         load = make_load(
-            system, workload, scheduler, switches or Switches(), seed, least_tokens_per_s, check_s
-        )
+            system, workload, scheduler, switches or Switches(), seed, least_tokens_per_s, check_s,
+            stop,
+        )  # fmt: skip
         log = run(world, load)
         if world.counts[FAULT] != TOO_MANY_QUERIES:
             return _outcome(system, world, load, log)
@@ -89,6 +95,7 @@ def make_load(
     seed: int,
     least_tokens_per_s: float,
     check_s: float,
+    stop: Ints = NEVER,
 ) -> Load:
     """Return the workload in numbers."""
     offline = isinstance(workload, Offline)
@@ -117,13 +124,14 @@ def make_load(
         inputs=np.array([request.input for request in requests], np.int64),
         outputs=np.array([request.output for request in requests], np.int64),
         times=times,
+        stop=stop,
     )
 
 
 def _outcome(system: System, world: World, load: Load, log: Log) -> Outcome:
     fault = world.counts[FAULT]
     if fault == NO_ROUTE:
-        raise InputError("a query found no machine with room for it; offer fewer tokens per second")
+        raise CaseError("a query found no machine with room for it; offer fewer tokens per second")
     if fault == BEYOND_PROFILE:
         raise InputError("a batch is larger than any in the profile; lower the machine's limits")
     prompts, decodes = world.counts[PROMPTS], world.counts[DECODES]
@@ -142,7 +150,7 @@ def _outcome(system: System, world: World, load: Load, log: Log) -> Outcome:
         utilisation=tuple(by_node(busy_s / window_s)),
         kv_peak=tuple(map(int, by_node(world.places["kv_most"]))),
         kv_entries=tuple(map(int, by_node(system.kv_entries))),
-        stopped_early=bool(fault == HOPELESS),
+        stopped_early=bool(fault in (HOPELESS, STOPPED)),
     )
 
 

@@ -1,13 +1,11 @@
 """What is asked of the service: as much as it takes, or queries that arrive at their own times."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
 from helix.inputs.requests import Arrival
-
-Scheduler = Literal["maxflow", "swarm", "random", "shortest_queue"]
+from helix.inputs.workload import WorkloadSettings
 
 STAGGER_S = 0.1  # between first queries, and between an answer and the query it makes room for
 
@@ -38,3 +36,12 @@ Workload = Offline | Online
 def warm_up_s(workload: Workload) -> float:
     """Return how long the service runs before the window that counts begins."""
     return workload.warm_up_s if isinstance(workload, Offline) else 0.0
+
+
+def waiting(settings: WorkloadSettings) -> Offline:
+    """Return the workload that the search judges by: as many requests as there is room for."""
+    initial = settings.initial
+    many = initial if isinstance(initial, int) else sum(initial.values())
+    if settings.mode == "online":
+        return Offline(initial=many)
+    return Offline(initial=many, warm_up_s=settings.warm_up_s, duration_s=settings.duration_s)

@@ -11,9 +11,19 @@ from math import inf
 
 import msgspec
 
+from common.devices import Device, find
 from common.errors import InputError
 
 MB_PER_GB = 1024
+
+DECIMAL = 1e9 / 2**30
+"""Data sheets count a GB as 1e9 bytes, memories here as 2^30."""
+
+MOST_DEVICES = 16_384
+"""Devices of a cluster at most."""
+
+NETWORK = 10.0
+"""GB/s between nodes where nobody says it, as in the shipped table: 100 Gbit/s less overhead."""
 
 
 class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,16 +49,29 @@ class NodeGroup(
     """`count` equal nodes with `devices` devices of type `device` each.
 
     Bandwidths are GB/s per node: `intra` between devices of the node, `inter` to other nodes.
-    What is left out comes from the shipped device table.
+    What is left out comes from the shipped device table or, with the analytic profile, from the
+    devices' data sheets.
     """
 
     device: str
+    """Device type: a name of the shipped table or of `common/devices.toml` (H100, RTX 4090), or
+    one's own with all figures given."""
     count: int = 1
+    """Equal nodes of this kind."""
     devices: int
+    """Devices a node."""
     memory_gb: float | None = None
+    """Memory of a device, GB; by default the table's or the data sheet's."""
     intra_bandwidth: float | None = None
+    """Between devices of a node, GB/s; by default the table's, or the data sheet's NVLink or PCIe,
+    one direction."""
     inter_bandwidth: float | None = None
+    """To other nodes, GB/s a node; by default the table's, or 10 for devices not in it."""
     host: str = ""
+    """Host name of the node, for the launch files (count 1)."""
+    usd_per_hour: float | None = None
+    """Price of a device, US dollars an hour, for search.objective and search.max_usd_per_hour; by
+    default the data sheet's, one provider's list price."""
 
     def __post_init__(self) -> None:
         """Refuse empty groups and figures that no machine has."""
@@ -60,18 +83,45 @@ class NodeGroup(
                 raise InputError(f"{where}: {field} is {getattr(self, field)}, expected 1 or more")
         for field in ("memory_gb", "intra_bandwidth", "inter_bandwidth"):
             value = getattr(self, field)
-            if value is None and self.device not in known_devices():
+            if value is None and self.device not in known_devices() and not self.sheet():
                 raise InputError(
                     f"{where}: {field} is missing and {self.device!r} is not in the device table"
-                    f" ({', '.join(sorted(known_devices()))}); write {field}"
+                    f" ({', '.join(sorted(known_devices()))}) nor in common/devices.toml; write"
+                    f" {field}"
                 )
             if value is not None and not 0 < value < inf:
                 raise InputError(f"{where}: {field} is {value}, expected a positive number")
+        if self.usd_per_hour is not None and not 0 < self.usd_per_hour < inf:
+            raise InputError(
+                f"{where}: usd_per_hour is {self.usd_per_hour}, expected a positive number"
+            )
 
     def fact(self, field: str) -> float:
-        """Return the node's own figure, or the device table's."""
+        """Return the node's own figure, or the device table's, or the data sheet's."""
         value = getattr(self, field)
-        return value if value is not None else getattr(known_devices()[self.device], field)
+        if value is None and self.device in known_devices():
+            return getattr(known_devices()[self.device], field)
+        return value if value is not None else getattr(self.by_sheet(), field)
+
+    def sheet(self) -> Device | None:
+        """Return the device's data sheet, None where none has its name."""
+        try:
+            return find(self.device)
+        except InputError:
+            return None
+
+    def by_sheet(self) -> "NodeGroup":
+        """Return the group with what is left out taken from the device's data sheet, if any."""
+        sheet = self.sheet()
+        if sheet is None:
+            return self
+        figures = {
+            "memory_gb": sheet.memory_gb * DECIMAL,
+            "intra_bandwidth": sheet.link_gb_per_s or sheet.pcie_gb_per_s,
+            "inter_bandwidth": NETWORK,
+        }
+        missing = {name: figures[name] for name in figures if getattr(self, name) is None}
+        return msgspec.structs.replace(self, **missing)
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +133,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     intra_bandwidth: float
     inter_bandwidth: float
     host: str = ""
+    usd_per_hour: float | None = None
+    """Price of a device where the user gives it."""
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,9 +143,14 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     nodes: tuple[NodeGroup, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a cluster without machines."""
+        """Refuse a cluster without machines, with too many, or with one twice."""
         if not self.nodes:
             raise InputError("cluster.nodes is empty, expected at least one node")
+        if self.total_devices() > MOST_DEVICES:
+            raise InputError(
+                f"cluster.nodes has {self.total_devices():,} devices in all, expected at most"
+                f" {MOST_DEVICES:,}; plan for a part of them, and repeat it"
+            )
 
     def machines(self) -> list[Node]:
         """Return every machine, groups expanded, in the user's order."""
@@ -105,10 +162,24 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 intra_bandwidth=group.fact("intra_bandwidth"),
                 inter_bandwidth=group.fact("inter_bandwidth"),
                 host=group.host or f"node{number}-{index}",
+                usd_per_hour=group.usd_per_hour,
             )
             for number, group in enumerate(self.nodes)
             for index in range(group.count)
         ]
+
+    def by_sheet(self) -> "Cluster":
+        """Return the cluster with what its nodes leave out taken from the devices' data sheets."""
+        return Cluster(nodes=tuple(group.by_sheet() for group in self.nodes))
+
+    def with_rates(self, factor: float) -> "Cluster":
+        """Return the cluster with all its bandwidths times a factor."""
+        rates = ("intra_bandwidth", "inter_bandwidth")
+        nodes = (
+            msgspec.structs.replace(group, **{rate: factor * group.fact(rate) for rate in rates})
+            for group in self.nodes
+        )
+        return Cluster(nodes=tuple(nodes))
 
     def device_types(self) -> list[str]:
         """Return the distinct device types in order of first appearance."""
@@ -117,6 +188,22 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def total_devices(self) -> int:
         """Return the number of devices over all machines."""
         return sum(group.count * group.devices for group in self.nodes)
+
+    def chosen(self, machines: tuple[int, ...], node_sequence: tuple[str, ...]) -> list[Node]:
+        """Return a plan's machines in rank order; those of its node sequence where it names none.
+
+        Raises:
+            InputError: the plan's cluster had more machines.
+        """
+        every = self.machines()
+        if not machines:
+            return self.in_sequence(node_sequence)
+        if max(machines) >= len(every):
+            raise InputError(
+                f"the plan uses machine {max(machines)} (from 0), but the cluster has"
+                f" {len(every)}; make a plan for this cluster"
+            )
+        return [every[number] for number in machines]
 
     def in_sequence(self, node_sequence: tuple[str, ...]) -> list[Node]:
         """Return the machines in rank order: all of the sequence's first type, then the next."""

@@ -4,6 +4,7 @@ hostfile: one machine a line, `IP slots=N`. clusterfile.json: IP -> instance_typ
 inter_bandwidth and intra_bandwidth (GB/s), memory (GB).
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import msgspec
 
 from common.errors import InputError
 from metis.inputs.cluster import Cluster, NodeGroup
+
+log = logging.getLogger("metis")
 
 _LINE = re.compile(r"^(\S+)\s+(?:slots=)?(\d+)$")
 
@@ -29,16 +32,22 @@ def read_cluster(hostfile: Path, clusterfile: Path, *, first_digit_slots: bool =
     (`slots=16` is 1 device). Raises `InputError` naming file, line, found and expected.
     """
     entries = _read_entries(clusterfile)
-    groups = []
+    groups, lines = list[NodeGroup](), dict[str, int]()
     for number, line in enumerate(_text(hostfile).splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
+        said = line.partition("#")[0].strip()
+        if not said:
             continue
-        match = _LINE.match(line.strip())
+        match = _LINE.match(said)
         if not match or not int(match[2]):
             raise InputError(
                 f"{hostfile}:{number}: found {line!r}, expected 'IP slots=N', N at least 1"
             )
         host, slots = match[1], match[2][0] if first_digit_slots else match[2]
+        if lines.setdefault(host, number) != number and not first_digit_slots:
+            log.warning(
+                "%s:%d: host %s stands in line %d too and counts as another node of that name;"
+                " give each host one line", hostfile, number, host, lines[host],
+            )  # fmt: skip
         if host not in entries:
             raise InputError(
                 f"{hostfile}:{number}: host {host} has no entry in {clusterfile}"
@@ -68,7 +77,7 @@ def _text(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file: {error}") from error
 

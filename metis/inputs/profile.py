@@ -5,16 +5,25 @@ Read from upstream Metis' JSON files, one per combination, named
 Times are milliseconds for forward + backward of one micro-batch, memory MB, parameters bytes.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from common.errors import InputError
+from common.files import write
+from metis.inputs.savings import RECOMPUTES, Recompute, Savings
 
-_FILE = re.compile(r"^DeviceType\.(\w+)_tp(\d+)_bs(\d+)\.json$")
+log = logging.getLogger("metis")
+
+ROUNDING = 1e-6
+"""Relative difference of a sum of times that rounding makes."""
+
+_FILE = re.compile(r"^DeviceType\.(\w+)_tp(0|[1-9]\d*)_bs(0|[1-9]\d*)\.json$")
 
 
 class ProfileKey(NamedTuple):
@@ -40,6 +49,8 @@ class LayerProfile(msgspec.Struct, frozen=True, kw_only=True):
     batch_generator_ms: float
     layernorm_allreduce_ms: float = 0.0
     embedding_allreduce_ms: float = 0.0
+    again_ms: dict[Recompute, tuple[float, ...]] = {}
+    """What each kind of recomputation adds, where it is known."""
 
     @property
     def sync_ms(self) -> float:
@@ -55,6 +66,10 @@ class Profiles:
             raise InputError(f"{origin}: no profile in it, expected files like {_example()}")
         self.entries = entries
         self.origin = origin
+        self.activations_mb = dict[tuple[str, int], tuple[float, ...]]()
+        """Activations of one sample by (device, degree) and layer, where one batch is profiled."""
+        self.savings: Savings | None = None
+        """What recomputation and a sharded optimizer save; None where plans use neither."""
         counts = {len(entry.layer_ms) for entry in entries.values()}
         if len(counts) > 1:
             raise InputError(f"{origin}: profiles disagree on the number of layers: {counts}")
@@ -80,6 +95,20 @@ class Profiles:
     def degrees(self, device: str) -> list[int]:
         """Return the profiled tensor degrees of a device type, ascending."""
         return sorted({key.tp for key in self.entries if key.device == device})
+
+    def single(self) -> list[tuple[str, int]]:
+        """Return the (device type, degree) pairs of which only one batch is profiled."""
+        pairs = dict.fromkeys((key.device, key.tp) for key in self.entries)
+        return [pair for pair in pairs if len(self.batch_sizes(*pair)) == 1]
+
+    def fill_savings(self, savings: Savings) -> None:
+        """Take what is saved and done again from the model, as shares of what is profiled."""
+        self.savings = savings
+        again = {kind: savings.again(kind) for kind in RECOMPUTES[1:]}
+        for key, entry in self.entries.items():
+            times = np.asarray(entry.layer_ms)
+            added = {kind: tuple((times * share).tolist()) for kind, share in again.items()}
+            self.entries[key] = msgspec.structs.replace(entry, again_ms=added)
 
     def base(self, device: str) -> LayerProfile:
         """Return the tp 1, bs 1 profile of a type: what per-type constants are taken from."""
@@ -130,19 +159,52 @@ def read_profiles(folder: Path, *, layers: int, first: ProfileKey | None = None)
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; profile.source names a folder of {_example()}")
-    keys = {}
-    for path in folder.iterdir():
-        match = _FILE.match(path.name)
-        if match:
-            keys[ProfileKey(match[1].upper(), int(match[2]), int(match[3]))] = path
-        elif path.suffix == ".json":
-            raise InputError(f"{path}: name not understood, expected {_example()}")
+    keys = _keys(folder)
     order = sorted(keys)
     if first is not None:
         if first not in keys:
             raise InputError(f"{folder}: {first} is missing, but search.first_profile names it")
         order = [first, *(key for key in order if key != first)]
-    return Profiles({key: _read_file(keys[key], layers) for key in order}, str(folder))
+    found = Profiles({key: _read_file(keys[key], layers) for key in order}, str(folder))
+    _tell_negative(found)
+    return found
+
+
+def _keys(folder: Path) -> dict[ProfileKey, Path]:
+    """Return the profile files of a folder by what they are of."""
+    keys = dict[ProfileKey, Path]()
+    for path in sorted(folder.iterdir()):
+        match = _FILE.match(path.name)
+        if match is None or "0" in (match[2], match[3]):
+            if path.suffix == ".json":
+                raise InputError(
+                    f"{path}: name not understood, expected {_example()} with numbers from 1"
+                )
+            continue
+        key = ProfileKey(match[1].upper(), int(match[2]), int(match[3]))
+        if key in keys:
+            raise InputError(
+                f"{path}: {keys[key].name} beside it is of the same device, degree and batch;"
+                " keep one of them"
+            )
+        keys[key] = path
+    return keys
+
+
+def _tell_negative(profiles: Profiles) -> None:
+    """Warn of profiles whose whole run is shorter than its layers, as if they were timed apart."""
+    short = [
+        key for key in profiles if profiles[key].sync_ms < -ROUNDING * sum(profiles[key].layer_ms)
+    ]
+    if short:
+        worst = min(short, key=lambda key: profiles[key].sync_ms)
+        entry = profiles[worst]
+        log.warning(
+            "%s: in %d of %d profiles forward_backward_time_ms is less than the layers add up to"
+            " (%s: %.3f of %.3f ms); the time outside layers counts as 0 there",
+            profiles.origin, len(short), len(profiles.entries), worst, entry.forward_backward_ms,
+            sum(entry.layer_ms),
+        )  # fmt: skip
 
 
 def _example() -> str:
@@ -169,6 +231,11 @@ def _read_file(path: Path, layers: int) -> LayerProfile:
             )
         if min(values) < 0:
             raise InputError(f"{path}: {field} has {min(values)}, expected no negative value")
+    if not any(memory.layer_memory_total_mb):
+        raise InputError(
+            f"{path}: execution_memory.layer_memory_total_mb is all 0, expected what each layer"
+            " takes"
+        )
     if not any(time.layer_compute_total_ms):
         raise InputError(f"{path}: execution_time.layer_compute_total_ms is all 0, expected times")
     for field in ("forward_backward_time_ms", "optimizer_time_ms", "batch_generator_time_ms"):
@@ -216,7 +283,7 @@ def write_profiles(profiles: Profiles, folder: Path, *, model_name: str) -> list
             ),
         )
         path = folder / str(key)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+        write(path, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
         paths.append(path)
     return paths
 

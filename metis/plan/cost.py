@@ -12,6 +12,9 @@ from typing import NamedTuple
 BYTES_PER_MS = 1 << 20
 """Bytes per millisecond of one GB/s, as the original converts."""
 
+DECIMAL_PER_MS = 1_000_000
+"""Bytes per millisecond of one GB/s of 10^9 bytes, as links are sold."""
+
 BYTES_PER_ELEMENT = 2
 """Activations travel in 16 bits (strict)."""
 
@@ -49,8 +52,8 @@ class CostTerms(NamedTuple):
 def update_ms(optimizer_ms: float, *, tp: int, layers: int, all_layers: int) -> float:
     """U_s = optimizer / tp * layers / all_layers: the optimizer step of a stage.
 
-    `optimizer_ms` is the time of the whole model on one device; it is not divided by dp (no
-    sharded optimizer).
+    `optimizer_ms` is the time of the whole model on one device, divided by dp by the caller where
+    the optimizer is sharded.
     """
     return optimizer_ms / tp * (layers / all_layers)
 
@@ -58,7 +61,9 @@ def update_ms(optimizer_ms: float, *, tp: int, layers: int, all_layers: int) -> 
 def allreduce_ms(parameters: float, *, dp: int, bandwidth: float) -> float:
     """D_s = 2 (dp - 1) / (dp bw) * parameters: a ring all-reduce over the replicas.
 
-    `parameters` in bytes per rank.
+    `parameters` in bytes per rank. With a sharded optimizer it is the reduce-scatter of gradients
+    and the all-gather of weights, each half of it; 16-bit weights beside 32-bit gradients are
+    counted as large as these, so never too small.
     """
     return 2 * (dp - 1) / (dp * (bandwidth * BYTES_PER_MS)) * parameters
 

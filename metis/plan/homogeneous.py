@@ -12,9 +12,10 @@ import numpy as np
 from common.errors import InputError
 from metis.inputs.profile import ProfileKey
 from metis.plan import cost
-from metis.plan.lookups import range_sums
+from metis.plan.lookups import ProfileTables
 from metis.plan.memory import slacks
 from metis.plan.problem import Problem
+from metis.plan.ranks import Ranks
 from metis.plan.search import RankedPlan
 from metis.plan.space import Layout
 from metis.plan.stages import StageModel
@@ -64,31 +65,46 @@ def uniform_plans(problem: Problem) -> list[UniformPlan]:
             f" {', '.join(problem.node_types)}; use method metis, stratified or optimal"
         )
     device, batch = problem.node_types[0], problem.model.global_batch
-    plans = list[UniformPlan]()
+    plans, known = list[UniformPlan](), _Known(problem)
     for dp, pp, tp in degrees(problem.devices, problem.max_tp):
         if pp > problem.model.layers - 2:
             continue
         plans += [
-            _estimate(problem, device, (dp, pp, tp), mbs)
-            for mbs in range(1, batch // dp + 1)
-            if batch % mbs == 0 and ProfileKey(device, tp, mbs) in problem.profiles
+            _estimate(known, device, (dp, pp, tp), mbs)
+            for mbs in problem.profiles.batch_sizes(device, tp)
+            if mbs <= batch // dp and batch % mbs == 0
         ]
     return plans
 
 
-def _estimate(problem: Problem, device: str, degree: tuple[int, int, int], mbs: int) -> UniformPlan:
+class _Known:
+    """Sums over layer ranges and bandwidths, each worked out once."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.lookup = problem, ProfileTables(problem.profiles)
+        self.ranks = problem.ranks(problem.node_types)
+        self._between = dict[int, _Bandwidths]()
+
+    def bandwidths(self, stages: int) -> "_Bandwidths":
+        if stages not in self._between:
+            self._between[stages] = _bandwidths(self.problem, self.ranks, stages)
+        return self._between[stages]
+
+
+def _estimate(known: _Known, device: str, degree: tuple[int, int, int], mbs: int) -> UniformPlan:
     dp, pp, tp = degree
+    problem = known.problem
     profiles, layers = problem.profiles, problem.model.layers
     entry = profiles[ProfileKey(device, tp, mbs)]
     split = [0, *(int(c) for c in np.cumsum(uniform_layers(layers, pp)))]
     bounds = list(pairwise(split))
-    times = range_sums(entry.layer_ms)
+    times = known.lookup.sums("time", device, tp, mbs)
     batches = problem.model.global_batch // mbs // dp
     first = profiles[next(iter(profiles))]
     largest = max(
         cost.original_parameters(first.parameters_bytes, tp=tp, first=a, end=e) for a, e in bounds
     )
-    bandwidths = _bandwidths(problem, pp)
+    bandwidths = known.bandwidths(pp)
     terms = cost.combine(
         batches=batches,
         execution=[float(times[a, e]) for a, e in bounds],
@@ -98,11 +114,11 @@ def _estimate(problem: Problem, device: str, degree: tuple[int, int, int], mbs: 
         ],
         sends_every_batch=False,
         sync_ms=entry.sync_ms,
-        updates=[2 * first.optimizer_ms / pp / tp],
+        updates=[problem.switches.updates * first.optimizer_ms / pp / tp],
         allreduces=[cost.allreduce_ms(largest, dp=dp, bandwidth=bandwidths.inside)],
         batch_generator_ms=first.batch_generator_ms,
     )
-    memory = range_sums(entry.memory_mb)
+    memory = known.lookup.sums("memory", device, tp, mbs)
     stage_memory = tuple(float(memory[a, e]) for a, e in bounds)
     capacity = min(node.memory_mb for node in problem.cluster.machines())
     return UniformPlan(
@@ -117,8 +133,7 @@ class _Bandwidths(NamedTuple):
     """GB/s between neighbouring stages."""
 
 
-def _bandwidths(problem: Problem, stages: int) -> _Bandwidths:
-    ranks = problem.ranks(problem.node_types)
+def _bandwidths(problem: Problem, ranks: Ranks, stages: int) -> _Bandwidths:
     size = problem.devices // stages
     spans = [ranks.node_span(s * size, size) for s in range(stages)]
     intra, inter = ranks.bandwidths(0, problem.devices)
@@ -160,3 +175,9 @@ def uniform_survivor(problem: Problem, plan: UniformPlan) -> RankedPlan | None:
     strategies = ((plan.dp, plan.tp),) * plan.pp
     survivor = Survivor(strategies, plan.split, 1, 0, terms, stages)
     return RankedPlan(Layout(problem.node_types, (size,) * plan.pp), batches, survivor, model)
+
+
+def best_uniform(problem: Problem) -> RankedPlan | None:
+    """Return the first of the estimator's plans, cheapest first, that can be carried out."""
+    plans = sorted(uniform_plans(problem), key=lambda plan: plan.cost_ms)
+    return next((s for s in (uniform_survivor(problem, p) for p in plans) if s), None)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metis.plan.compiled import compiled
+from common.kernels import compiled
 from metis.plan.kernel_balance import (
     BYTES_PER_MS,
     adjust,

@@ -5,8 +5,8 @@
 
 import numpy as np
 
+from common.kernels import compiled
 from metis.plan.balance import SUB_LAYERS, UNOWNED
-from metis.plan.compiled import compiled
 from metis.plan.cost import BYTES_PER_MS
 from metis.plan.memory import ADJUST_SAFETY, ENOUGH, SMALLEST_DEMAND, SPARE
 from metis.plan.tables import Floats, Ints, Tables

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metis.plan.compiled import compiled
+from common.kernels import compiled
 from metis.plan.cost import BYTES_PER_MS
 from metis.plan.kernel_balance import tightest
 from metis.plan.tables import Floats, Ints, Tables

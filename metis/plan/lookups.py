@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.errors import InputError
 from metis.inputs.profile import LayerProfile, ProfileKey, Profiles
+from metis.inputs.savings import Recompute
 from metis.plan.balance import split_samples
 
 Table = NDArray[np.float64]
@@ -34,6 +35,15 @@ def range_sums(values: Sequence[float] | Table) -> Table:
     table = np.zeros((count + 1, count + 1))
     for first in range(count):
         table[first, first + 1 :] = np.cumsum(np.asarray(values[first:], dtype=np.float64))
+    return table
+
+
+def range_largest(values: Table) -> Table:
+    """Return table[first, end] = the largest of values[first:end], 0 where there is none."""
+    count = len(values)
+    table = np.zeros((count + 1, count + 1))
+    for first in range(count):
+        table[first, first + 1 :] = np.maximum.accumulate(values[first:])
     return table
 
 
@@ -71,15 +81,24 @@ class ProfileTables:
             for device, sizes in zip(members, smallest, strict=True)
         )
 
-    def slowest_table(self, kinds: tuple[tuple[tuple[str, ...], int, int], ...]) -> Table:
+    def slowest_table(
+        self, kinds: tuple[tuple[tuple[str, ...], int, int], ...], recompute: Recompute = "none"
+    ) -> Table:
         """Return max over kinds (member types, samples, tp) of the range sums."""
-        if ("time", kinds) not in self._tables:
+        key = ("time", kinds, recompute)
+        if key not in self._tables:
             tables = [
-                range_sums(np.max([self.profile(d, tp, n).layer_ms for d in members], axis=0))
+                range_sums(np.max([self._times(d, tp, n, recompute) for d in members], axis=0))
                 for members, n, tp in kinds
             ]
-            self._tables["time", kinds] = np.max(tables, axis=0)
-        return self._tables["time", kinds]
+            self._tables[key] = np.max(tables, axis=0)
+        return self._tables[key]
+
+    def _times(self, device: str, tp: int, samples: int, recompute: Recompute) -> Table:
+        """Return each layer's time, with what it does again."""
+        entry = self.profile(device, tp, samples)
+        times = np.asarray(entry.layer_ms)
+        return times if recompute == "none" else times + np.asarray(entry.again_ms[recompute])
 
     def profile(self, device: str, tp: int, samples: int) -> LayerProfile:
         """Return the profile of any batch, linear between the two profiled around it."""
@@ -105,6 +124,9 @@ class ProfileTables:
             + (high.forward_backward_ms - low.forward_backward_ms) * weight,
             optimizer_ms=low.optimizer_ms,
             batch_generator_ms=low.batch_generator_ms,
+            again_ms={
+                kind: between(times, high.again_ms[kind]) for kind, times in low.again_ms.items()
+            },
         )
 
     def balanced(self, types: Sequence[str], dp: int, tp: int, per_batch: int) -> tuple[int, ...]:
@@ -145,21 +167,52 @@ class ProfileTables:
             self._tables[key] = range_sums(entry.layer_ms if what == "time" else entry.memory_mb)
         return self._tables[key]
 
-    def activation_memory(self, device: str, tp: int, samples: int) -> Table:
+    def activation_memory(
+        self, device: str, tp: int, samples: int, recompute: Recompute = "none"
+    ) -> Table:
         """Return activations of one micro-batch, from the growth of memory with the batch."""
-        key = ("activations", device, tp, samples)
+        key = ("activations", device, tp, samples, recompute)
         if key not in self._tables:
-            sizes = self.profiles.batch_sizes(device, tp)
-            low, high = (self.profiles[ProfileKey(device, tp, bs)] for bs in (sizes[0], sizes[-1]))
-            growth = np.asarray(high.memory_mb) - np.asarray(low.memory_mb)
-            per_sample = np.maximum(growth, 0.0) / max(sizes[-1] - sizes[0], 1)
+            per_sample = self.activations_of_a_sample(device, tp, recompute)
             self._tables[key] = range_sums(per_sample * samples)
         return self._tables[key]
 
-    def static_memory(self, device: str, tp: int, samples: int) -> Table:
-        """Return the profiled memory without the one micro-batch of activations in it."""
-        key = ("static", device, tp, samples)
+    def activations_of_a_sample(self, device: str, tp: int, recompute: Recompute = "none") -> Table:
+        """Return what each layer keeps of one sample for its backward pass, MB."""
+        whole = self._activations_of_a_sample(device, tp)
+        if recompute == "none":
+            return whole
+        assert self.profiles.savings is not None, "plans recompute only where that is known"
+        return whole * self.profiles.savings.kept(tp, recompute)
+
+    def _activations_of_a_sample(self, device: str, tp: int) -> Table:
+        """Return each layer's, MB; as the model has them where one batch alone is profiled."""
+        if (device, tp) in self.profiles.activations_mb:
+            return np.asarray(self.profiles.activations_mb[device, tp])
+        sizes = self.profiles.batch_sizes(device, tp)
+        low, high = (self.profiles[ProfileKey(device, tp, bs)] for bs in (sizes[0], sizes[-1]))
+        growth = np.asarray(high.memory_mb) - np.asarray(low.memory_mb)
+        return np.maximum(growth, 0.0) / max(sizes[-1] - sizes[0], 1)
+
+    def static_memory(
+        self, device: str, tp: int, samples: int, recompute: Recompute = "none", shards: int = 1
+    ) -> Table:
+        """Return the profiled memory without the one micro-batch of activations in it.
+
+        The optimizer's states are divided by `shards`; what one layer at a time holds more while
+        it is recomputed is added, that of the largest one.
+        """
+        key = ("static", device, tp, samples, recompute, shards)
         if key not in self._tables:
             memory = range_sums(self.profile(device, tp, samples).memory_mb)
-            self._tables[key] = memory - self.activation_memory(device, tp, samples)
+            static = memory - self.activation_memory(device, tp, samples)
+            if shards > 1:
+                assert self.profiles.savings is not None, "shards only where their size is known"
+                static = static * self.profiles.savings.held(shards)
+            if recompute != "none":
+                whole, kept = (
+                    self.activations_of_a_sample(device, tp, kind) for kind in ("none", recompute)
+                )
+                static = static + range_largest(samples * (whole - kept))
+            self._tables[key] = static
         return self._tables[key]

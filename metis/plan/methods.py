@@ -3,52 +3,43 @@
 import time
 from functools import cache
 from math import isinf
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
+from metis.inputs.analytic import ORIGIN
 from metis.inputs.cluster import Cluster
-from metis.inputs.experiment import Experiment, Method
+from metis.inputs.experiment import PUBLISHED, SYNTHETIC, Experiment, Method
 from metis.inputs.profile import Profiles
+from metis.inputs.savings import NO_SAVERS
+from metis.plan.buy import buy
 from metis.plan.convert import to_plan
-from metis.plan.homogeneous import uniform_plans, uniform_survivor
+from metis.plan.cost import BYTES_PER_MS, DECIMAL_PER_MS
+from metis.plan.homogeneous import best_uniform, uniform_plans
 from metis.plan.optimal import optimal
 from metis.plan.original_log import log_text
+from metis.plan.outcome import Figure, Outcome, bound_of, cost_of, nothing_fits, ran_out
 from metis.plan.plans import Plan
 from metis.plan.problem import Policy, Problem
 from metis.plan.search import RankedPlan, SearchResult, search
-from metis.plan.switches import resolve
+from metis.plan.strict import strict
+from metis.plan.switches import of_mode, resolve
 from metis.plan.warm import warm_up
 from metis.plan.watch import by_time, by_work
 from metis.plan.wider import Wider, wider
 
-
-class Figure(NamedTuple):
-    """One number a method reports: name, value, unit, samples behind it."""
-
-    name: str
-    value: float
-    unit: str
-    samples: tuple[float, ...] = ()
-
-
-class Outcome(NamedTuple):
-    """A method's answer. `plan` is None when nothing fits."""
-
-    plan: Plan | None
-    figures: tuple[Figure, ...]
-    summary: str
-    """One or two sentences for the terminal."""
-    original_log: str = ""
-    why_none: str = ""
+WALKS_GAP = 0.002
+"""Relative distance from the wider bound at which the walks stop by default."""
 
 
 def make_problem(experiment: Experiment, cluster: Cluster, profiles: Profiles) -> Problem:
     """Return the planning problem of an experiment."""
     settings = experiment.search
+    # A GB/s is 10^9 bytes/s; the cost model's, and so the paper's experiments', is the original's.
+    decimal = settings.mended() and experiment.profile_kind(cluster) != SYNTHETIC
     return Problem(
-        model=experiment.model,
-        cluster=cluster,
+        model=experiment.model.resolved(),
+        cluster=cluster.with_rates(DECIMAL_PER_MS / BYTES_PER_MS) if decimal else cluster,
         profiles=profiles,
         node_types=settings.node_sequence or tuple(cluster.device_types()),
         switches=resolve(settings.mode, settings.switches),
@@ -57,6 +48,7 @@ def make_problem(experiment: Experiment, cluster: Cluster, profiles: Profiles) -
         group_variance=settings.group_variance,
         max_permute_len=settings.max_permute_len,
         memory_fraction=settings.memory_fraction,
+        savers=settings.savers(known=profiles.origin == ORIGIN),
     )
 
 
@@ -66,9 +58,16 @@ def make_plan(
     method: Method,
 ) -> Outcome:
     """Answer the experiment's question by a method."""
-    warm_up()
-    if method == "optimal":
-        return _optimal(experiment, problem)
+    mended = problem.switches == of_mode("strict")
+    if method in PUBLISHED:
+        problem = msgspec.structs.replace(problem, savers=NO_SAVERS)
+    warm_up(method, strict=mended)
+    if method == "optimal" and mended and experiment.search.buys():
+        return buy(experiment, problem)
+    if method == "optimal" and mended:
+        return strict(experiment, problem)
+    if method in ("optimal", "walks"):
+        return _walks(experiment, problem, method)
     if method == "wider":
         return _wider(experiment, problem)
     if method == "uniform":
@@ -102,7 +101,7 @@ def _policy(experiment: Experiment, problem: Problem, policy: Policy) -> Outcome
     if cheapest is not None:
         figures += (Figure("plan.cheapest_entry", cheapest.cost_ms, "ms"),)
     if best is None:
-        return Outcome(None, figures, summary, log, _nothing_fits(problem))
+        return Outcome(None, figures, summary, log, nothing_fits(problem))
     plan = to_plan(
         best,
         experiment=experiment.name,
@@ -110,7 +109,7 @@ def _policy(experiment: Experiment, problem: Problem, policy: Policy) -> Outcome
         mode=experiment.search.mode,
         proof=f"least cost of the {len(result.plans.cost)} plans that the walk keeps",
     )
-    return Outcome(plan, (*figures, _cost(plan)), summary, log)
+    return Outcome(plan, (*figures, cost_of(plan)), summary, log)
 
 
 def _counts(result: SearchResult) -> tuple[Figure, ...]:
@@ -137,16 +136,7 @@ def _seconds(samples: list[float]) -> Figure:
     return Figure("search.time", float(np.median(samples)), "s", tuple(samples))
 
 
-def _cost(plan: Plan) -> Figure:
-    return Figure("plan.cost", plan.cost_ms, "ms")
-
-
-def _bound(name: str, bound_ms: float) -> tuple[Figure, ...]:
-    """Return a lower bound as a figure; none where the time did not suffice for one."""
-    return (Figure(name, bound_ms, "ms"),) if bound_ms > 0 else ()
-
-
-def _optimal(experiment: Experiment, problem: Problem) -> Outcome:
+def _walks(experiment: Experiment, problem: Problem, method: Method) -> Outcome:
     settings = experiment.search
     wider_space = cache(lambda: wider(problem, time_limit_s=settings.bound_time_s))
     with by_time(settings.time_limit_s, f"search {experiment.name}") as advance:
@@ -154,7 +144,7 @@ def _optimal(experiment: Experiment, problem: Problem) -> Outcome:
             problem,
             time_limit_s=settings.time_limit_s,
             outer_bound=lambda: wider_space().lower_bound_ms,
-            gap=settings.gap,
+            gap=WALKS_GAP if settings.gap is None else settings.gap,
             advance=advance,
         )
     figures = (
@@ -167,8 +157,8 @@ def _optimal(experiment: Experiment, problem: Problem) -> Outcome:
         f"{found.layouts_walked} layouts walked, {found.cells_opened} of {found.cells} cells opened"
     )
     if found.plan is None:
-        why = _nothing_fits(problem) if found.proven else _ran_out(experiment)
-        return Outcome(None, figures, f"optimal: {walked}", why_none=why)
+        why = nothing_fits(problem) if found.proven else ran_out(experiment)
+        return Outcome(None, figures, f"{method}: {walked}", why_none=why)
     above = 100 * (found.plan.cost_ms / found.lower_bound_ms - 1)
     proof = (
         f"proven best over all layouts ({walked})"
@@ -178,18 +168,18 @@ def _optimal(experiment: Experiment, problem: Problem) -> Outcome:
     plan = to_plan(
         found.plan,
         experiment=experiment.name,
-        method="optimal",
+        method=method,
         mode=settings.mode,
         lower_bound_ms=found.lower_bound_ms,
         proof=proof,
     )
     figures = (
         *figures,
-        _cost(plan),
+        cost_of(plan),
         Figure("plan.lower_bound", found.lower_bound_ms, "ms"),
-        *_bound("plan.wider_lower_bound", wider_space().lower_bound_ms),
+        *bound_of("plan.wider_lower_bound", wider_space().lower_bound_ms),
     )
-    return Outcome(plan, figures, f"optimal: {proof}. {_beside_wider(plan, wider_space())}")
+    return Outcome(plan, figures, f"{method}: {proof}. {_beside_wider(plan, wider_space())}")
 
 
 def _beside_wider(plan: Plan, bound: Wider) -> str:
@@ -218,7 +208,7 @@ def _wider(experiment: Experiment, problem: Problem) -> Outcome:
         return Outcome(
             None, figures, "wider: no plan", why_none=_no_wider_plan(experiment, problem, found)
         )
-    figures = (*figures, *_bound("plan.lower_bound", found.lower_bound_ms))
+    figures = (*figures, *bound_of("plan.lower_bound", found.lower_bound_ms))
     proof = (
         "nothing is proven, as not all of the wider space was looked at within"
         f" search.time_limit_s = {experiment.search.time_limit_s:g}; raise it"
@@ -237,14 +227,14 @@ def _wider(experiment: Experiment, problem: Problem) -> Outcome:
         lower_bound_ms=found.lower_bound_ms,
         proof=proof,
     )
-    return Outcome(plan, (*figures, _cost(plan)), f"wider: {proof}")
+    return Outcome(plan, (*figures, cost_of(plan)), f"wider: {proof}")
 
 
 def _no_wider_plan(experiment: Experiment, problem: Problem, found: Wider) -> str:
     if not found.finished:
-        return _ran_out(experiment)
+        return ran_out(experiment)
     if isinf(found.lower_bound_ms):
-        return _nothing_fits(problem)
+        return nothing_fits(problem)
     return (
         "no plan was met that holds its in-flight micro-batches in memory, though none above"
         f" {found.lower_bound_ms:.3f} ms is excluded; use --method optimal, or add memory"
@@ -253,15 +243,14 @@ def _no_wider_plan(experiment: Experiment, problem: Problem, found: Wider) -> st
 
 def _uniform(experiment: Experiment, problem: Problem) -> Outcome:
     started = time.perf_counter()
-    plans = sorted(uniform_plans(problem), key=lambda plan: plan.cost_ms)
-    found = next((s for s in (uniform_survivor(problem, p) for p in plans) if s), None)
+    plans, found = len(uniform_plans(problem)), best_uniform(problem)
     figures = (
-        Figure("search.plans", len(plans), "1"),
+        Figure("search.plans", plans, "1"),
         _seconds([time.perf_counter() - started]),
     )
     if found is None:
-        return Outcome(None, figures, "uniform: no plan", why_none=_nothing_fits(problem))
-    summary = f"uniform: cheapest that fits of {len(plans)} plans with equal stages"
+        return Outcome(None, figures, "uniform: no plan", why_none=nothing_fits(problem))
+    summary = f"uniform: cheapest that fits of {plans} plans with equal stages"
     plan = to_plan(
         found,
         experiment=experiment.name,
@@ -269,21 +258,4 @@ def _uniform(experiment: Experiment, problem: Problem) -> Outcome:
         mode=experiment.search.mode,
         proof=summary,
     )
-    return Outcome(plan, (*figures, _cost(plan)), summary)
-
-
-def _ran_out(experiment: Experiment) -> str:
-    return (
-        f"no plan was found within search.time_limit_s = {experiment.search.time_limit_s:g};"
-        " raise it"
-    )
-
-
-def _nothing_fits(problem: Problem) -> str:
-    memory = sum(node.memory_mb * node.devices for node in problem.cluster.machines())
-    return (
-        f"no plan fits: {problem.model.layers} layers with a global batch of"
-        f" {problem.model.global_batch} on {problem.devices} devices with {memory / 1024:.0f} GB in"
-        " all; add devices or memory, raise search.max_tp or profile larger tensor degrees, or"
-        " make the model smaller"
-    )
+    return Outcome(plan, (*figures, cost_of(plan)), summary)

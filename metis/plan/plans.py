@@ -3,12 +3,11 @@
 This is what the search returns, `plan` writes as JSON, and `simulate` and `run` read.
 """
 
-from pathlib import Path
-
 import msgspec
 
 from common.errors import InputError
 from metis.inputs.model import Model
+from metis.inputs.savings import Recompute
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +27,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Layers first_layer .. end_layer - 1."""
     samples: tuple[int, ...]
     """Samples per replica and micro-batch, one entry per replica."""
+    recompute: Recompute = "none"
+    """What is computed again in the backward pass: nothing, every MLP, or every block."""
+    sharded: bool = False
+    """Whether each replica holds and updates its part of the optimizer's states only (ZeRO-1)."""
     execution_ms: float = 0.0
     """Predicted forward + backward time of one micro-batch."""
     memory_mb: float = 0.0
@@ -62,6 +65,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     model: Model
     node_sequence: tuple[str, ...]
     """Order in which the device types take the ranks."""
+    machines: tuple[int, ...] = ()
+    """The cluster's machines that are used, in rank order, numbered from 0 as they are written;
+    empty: all, in the node sequence's order."""
     batches: int
     """Micro-batches per iteration and pipeline."""
     stages: tuple[Stage, ...]
@@ -79,24 +85,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def world_size(self) -> int:
         """Ranks over all stages."""
         return sum(stage.devices for stage in self.stages)
-
-
-def write(plan: Plan, path: Path) -> None:
-    """Write the plan as indented JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n")
-
-
-def read(path: Path) -> Plan:
-    """Read a plan and check that it can be carried out."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such plan file; write one with the verb plan")
-    try:
-        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
-    except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
-        raise InputError(f"{path}: not a valid plan: {error}") from error
-    check(plan, str(path))
-    return plan
 
 
 def check(plan: Plan, where: str = "plan") -> None:
@@ -118,13 +106,25 @@ def check(plan: Plan, where: str = "plan") -> None:
                 f"{at}: layers {stage.first_layer}..{stage.end_layer - 1}, expected at least one"
                 f" layer from {layer} on"
             )
-        if len(stage.samples) != stage.dp or min(stage.samples) < 1:
-            raise InputError(f"{at}: samples {list(stage.samples)}, expected {stage.dp} positive")
-        if sum(stage.samples) * plan.batches != plan.model.global_batch:
-            raise InputError(
-                f"{at}: {sum(stage.samples)} samples x {plan.batches} micro-batches is not the"
-                f" global batch {plan.model.global_batch}"
-            )
+        _check_samples(plan, stage, at)
         rank, layer = rank + stage.devices, stage.end_layer
     if layer != plan.model.layers:
         raise InputError(f"{where}: the stages hold {layer} of {plan.model.layers} layers")
+
+
+def _check_samples(plan: Plan, stage: Stage, at: str) -> None:
+    """Raise `InputError` unless every replica has samples and all make up the global batch."""
+    samples = list(stage.samples)
+    if len(samples) != stage.dp:
+        raise InputError(f"{at}: samples {samples}, expected one entry for each of dp {stage.dp}")
+    if min(samples) < 1:
+        idle = next(replica for replica, count in enumerate(samples) if count < 1)
+        raise InputError(
+            f"{at}: replica {idle} has no sample of a micro-batch (samples {samples}); give each"
+            f" at least 1, or take dp {stage.dp - 1} at most"
+        )
+    if sum(samples) * plan.batches != plan.model.global_batch:
+        raise InputError(
+            f"{at}: {sum(samples)} samples x {plan.batches} micro-batches is not the global batch"
+            f" {plan.model.global_batch}"
+        )

@@ -9,6 +9,7 @@ from common.errors import InputError
 from metis.inputs.cluster import Cluster
 from metis.inputs.model import Model
 from metis.inputs.profile import Profiles
+from metis.inputs.savings import NO_SAVERS, Savers
 from metis.plan.ranks import Ranks, place, place_as_original
 from metis.plan.space import (
     Groups,
@@ -48,6 +49,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     max_permute_len: int
     memory_fraction: float = 1.0
     """Usable part of a device's memory (strict)."""
+    savers: Savers = NO_SAVERS
+    """What stages may do to save memory (strict)."""
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""

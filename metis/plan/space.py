@@ -7,6 +7,7 @@ plans of equal cost are broken by it.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
+from math import isqrt
 from typing import NamedTuple
 
 Groups = tuple[int, ...]
@@ -24,7 +25,8 @@ class Layout(NamedTuple):
 
 def divisors_descending(number: int) -> list[int]:
     """Return all divisors from `number` down to 1: the candidate micro-batch counts."""
-    return [d for d in range(number, 0, -1) if number % d == 0]
+    small = [d for d in range(1, isqrt(number) + 1) if number % d == 0]
+    return sorted({number // d for d in small} | set(small), reverse=True)
 
 
 def group_sizes(

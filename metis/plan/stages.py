@@ -11,6 +11,7 @@ import numpy as np
 
 from metis.inputs.cluster import Node
 from metis.inputs.profile import LayerProfile, ProfileKey
+from metis.inputs.savings import Recompute
 from metis.plan import cost
 from metis.plan.balance import split_samples
 from metis.plan.lookups import (
@@ -62,6 +63,7 @@ class StageOption(NamedTuple):
     """Time outside layers; counts on the last stage only. Infinite where the original misses it
     and drops the plan."""
     optimizer_ms: float
+    """Of the whole model on one device, or one replica's part of it where it is sharded."""
     parameters: Table
     """Bytes per rank."""
     allreduce_bandwidth: float
@@ -73,6 +75,9 @@ class StageOption(NamedTuple):
     inter_bandwidth: float
     node_span: tuple[int, int]
     batch_generator_ms: float
+    recompute: Recompute = "none"
+    sharded: bool = False
+    """Whether each replica holds and updates its part of the optimizer's states only."""
 
 
 def _kind(rank: Rank, node: Node) -> tuple[object, ...]:
@@ -88,7 +93,8 @@ def _kind(rank: Rank, node: Node) -> tuple[object, ...]:
 class StageModel:
     """All stage options of one problem along one node sequence, made when asked for."""
 
-    def __init__(self, problem: Problem, ranks: Ranks) -> None:
+    def __init__(self, problem: Problem, ranks: Ranks, like: "StageModel | None" = None) -> None:
+        """Take tables that do not depend on the placement from a model `like` this one."""
         self.problem = problem
         self.ranks = ranks
         self._switches = problem.switches
@@ -99,8 +105,8 @@ class StageModel:
         numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
         self._kind_of_rank = np.array([numbers[kind] for kind in kinds])
         self._node_of_rank = np.array([rank.node for rank in ranks.ranks])
-        self._tables: dict[object, Table] = {}
-        self._lookup = ProfileTables(problem.profiles)
+        self._tables: dict[object, Table] = like._tables if like else {}
+        self._lookup = like._lookup if like else ProfileTables(problem.profiles)
         first = next(iter(self._profiles))
         self._first = self._profiles[first]
         demand_of = first.device if self._switches.first_profile_rules else ranks.node_sequence[0]
@@ -109,19 +115,22 @@ class StageModel:
         self.layer_demand = tuple(time / whole for time in durations)
 
     def option(
-        self, first_rank: int, devices: int, dp: int, tp: int, batches: int
-    ) -> StageOption | None:
+        self, first_rank: int, devices: int, dp: int, tp: int, batches: int,
+        recompute: Recompute | None = None,
+    ) -> StageOption | None:  # fmt: skip
         """Return the stage option, or None if the strategy is not valid there.
 
-        Groups that look alike (same kinds of nodes, cut at the same places) share their tables.
-        Raises `MissingProfile` where the original stops (`missing_profile_aborts`).
+        Without `recompute` it does as little again as the problem lets it. Groups that look alike
+        (same kinds of nodes, cut at the same places) share their tables. Raises `MissingProfile`
+        where the original stops (`missing_profile_aborts`).
         """
         end = first_rank + devices
         nodes = self._node_of_rank[first_rank:end]
         alike = (self._kind_of_rank[first_rank:end].tobytes(), (nodes - nodes[0]).tobytes())
-        key = (alike, dp, tp, batches)
+        recompute = recompute or self.problem.savers.recompute[0]
+        key = (alike, dp, tp, batches, recompute)
         if key not in self._options:
-            self._options[key] = self._make(first_rank, devices, dp, tp, batches)
+            self._options[key] = self._make(first_rank, devices, dp, tp, batches, recompute)
         option = self._options[key]
         if option is None or option.first_rank == first_rank:
             return option
@@ -130,12 +139,14 @@ class StageModel:
     def allows(self, dp: int, tp: int, batches: int) -> bool:
         """Say whether a strategy keeps the limits on degree and batch, whatever the devices."""
         micro_batch = self._samples_total // batches // dp
+        if not self._switches.any_tensor_degree and not self.problem.model.splits_over(tp):
+            return False
         if self._switches.first_device_speed and micro_batch > self.problem.max_batch_size:
             return False
         return tp <= self.problem.max_tp and micro_batch >= 1
 
     def _make(
-        self, first_rank: int, devices: int, dp: int, tp: int, batches: int
+        self, first_rank: int, devices: int, dp: int, tp: int, batches: int, recompute: Recompute
     ) -> StageOption | None:
         if not self.allows(dp, tp, batches):
             return None
@@ -147,7 +158,7 @@ class StageModel:
             parts = (
                 self._original_compute(types, dp, tp, per_batch)
                 if switches.first_device_speed
-                else self._compute(types, first_rank, dp, tp, per_batch)
+                else self._compute(types, first_rank, dp, tp, per_batch, recompute)
             )
             if parts is None:
                 return None
@@ -155,7 +166,7 @@ class StageModel:
             memory = (
                 self._group_memory(types, first_rank, devices, dp, tp, per_batch)
                 if switches.group_memory
-                else self._device_memory(types, first_rank, tp, samples)
+                else self._device_memory(types, first_rank, tp, samples, recompute)
             )
             sync_ms = self._sync(types, tp, samples, micro_batch)
         except MissingProfile:
@@ -175,7 +186,9 @@ class StageModel:
             memory=memory,
             costable=costable,
             sync_ms=sync_ms,
-            optimizer_ms=max(self._constants(t).optimizer_ms * 2 for t in set(types)),
+            optimizer_ms=switches.updates
+            * max(self._constants(t).optimizer_ms for t in set(types))
+            / self._shards(dp),
             parameters=self._parameters(tp),
             allreduce_bandwidth=self._allreduce_bandwidth(first_rank, devices, tp),
             send_hidden=amounts[0],
@@ -184,13 +197,20 @@ class StageModel:
             inter_bandwidth=intra if switches.intra_bandwidth_only else inter,
             node_span=self.ranks.node_span(first_rank, devices),
             batch_generator_ms=max(self._constants(t).batch_generator_ms for t in set(types)),
+            recompute=recompute,
+            sharded=self._shards(dp) > 1,
         )
+
+    def _shards(self, dp: int) -> int:
+        """Return over how many replicas the optimizer's states and its work are shared out."""
+        return dp if self.problem.savers.sharded else 1
 
     # --- execution time ---------------------------------------------------------------------
 
     def _compute(
-        self, types: tuple[str, ...], first_rank: int, dp: int, tp: int, per_batch: int
-    ) -> tuple[tuple[int, ...], Table, float, bool] | None:
+        self, types: tuple[str, ...], first_rank: int, dp: int, tp: int, per_batch: int,
+        recompute: Recompute,
+    ) -> tuple[tuple[int, ...], Table, float, bool] | None:  # fmt: skip
         """Strict: replicas at the speed of their slowest member, each inside one node."""
         replicas = [types[i * tp : (i + 1) * tp] for i in range(dp)]
         if tp > 1:
@@ -203,7 +223,7 @@ class StageModel:
         if min(samples) < 1 or max(samples) > self.problem.max_batch_size:
             return None
         time = self._lookup.slowest_table(
-            tuple(sorted((tuple(sorted(members)), n, tp) for members, n in kinds))
+            tuple(sorted((tuple(sorted(members)), n, tp) for members, n in kinds)), recompute
         )
         return samples, time, float(time[0, -1]), True
 
@@ -229,10 +249,12 @@ class StageModel:
     # --- memory -----------------------------------------------------------------------------
 
     def _device_memory(
-        self, types: tuple[str, ...], first_rank: int, tp: int, samples: tuple[int, ...]
-    ) -> tuple[DeviceMemory, ...]:
+        self, types: tuple[str, ...], first_rank: int, tp: int, samples: tuple[int, ...],
+        recompute: Recompute,
+    ) -> tuple[DeviceMemory, ...]:  # fmt: skip
         """Strict: every kind of device (type, samples, memory) on its own."""
         kinds: dict[tuple[str, int], float] = {}
+        shards = self._shards(len(samples))
         for offset, device in enumerate(types):
             kind = (device, samples[offset // tp])
             capacity = self.ranks.ranks[first_rank + offset].memory_mb
@@ -240,8 +262,8 @@ class StageModel:
         return tuple(
             DeviceMemory(
                 capacity * self.problem.memory_fraction,
-                self._lookup.static_memory(device, tp, n),
-                self._lookup.activation_memory(device, tp, n),
+                self._lookup.static_memory(device, tp, n, recompute, shards),
+                self._lookup.activation_memory(device, tp, n, recompute),
             )
             for (device, n), capacity in sorted(kinds.items())
         )

@@ -22,6 +22,8 @@ class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     first_profile_rules: bool = False
     """Optimizer and batch-generator time of every device come from the first profile file.
     Right: from the tp 1, bs 1 profile of the device type itself."""
+    doubled_update: bool = False
+    """An optimizer step counts twice. Right: once, as it was measured."""
     lossy_balancer: bool = False
     """Layers are split by the sub-layer heuristic, which can lose layers, and an overflowing
     stage shrinks by capacity scaling. Right: exact min-max split, within memory."""
@@ -45,8 +47,15 @@ class Switches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     or the strategy is passed over."""
     powers_of_two_only: bool = False
     """Device groups have power-of-two sizes. Right: also the sizes of the nodes and types."""
+    any_tensor_degree: bool = False
+    """A tensor degree need not divide the heads. Right: it divides heads and KV heads."""
     first_success_ends_chain: bool = False
     """The walk stops at the first strategy that fits without repair. Right: walk to its end."""
+
+    @property
+    def updates(self) -> int:
+        """How often an optimizer step counts."""
+        return 2 if self.doubled_update else 1
 
 
 def of_mode(mode: Mode) -> Switches:

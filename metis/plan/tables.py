@@ -1,6 +1,6 @@
 """The stage options of one node sequence as flat arrays, for the compiled engine."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +59,7 @@ class TableBuilder:
     def __init__(self, model: StageModel, batches: Sequence[int]) -> None:
         self.model = model
         self.batches = list(batches)
-        self._slots: dict[tuple[int, int], int] = {}
+        self._slots: dict[tuple[Hashable, int], int] = {}
         self._options: list[StageOption] = []
         self._rows: list[list[list[int]]] = []
         self._ranges: list[Floats] = []

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from common.errors import InputError
+from common.files import write
+from common.provenance import is_first_rank
+from common.ranks import Backend
+from common.ranks import launch as launch_ranks
 from metis.plan.plans import Plan, check
 from metis.run.data import load_tokens
-from metis.run.member import join, leave
-from metis.run.ranks import CPU_RANKS, check_machine, run_ranks
 from metis.run.results import summarise
-from metis.run.settings import Backend, Job, RunResult, Training, check_widths
+from metis.run.settings import Job, RunResult, Training, check_widths
 
 if TYPE_CHECKING:
     from metis.run.train import Measures
-
-__all__ = ["CPU_RANKS", "launch"]
 
 OnStep = Callable[[int, float], None]
 
@@ -43,23 +43,21 @@ def launch(
     """Train for `steps` global batches and return losses and times.
 
     `world_size`, where given, must be the plan's. `on_step(step, loss)` is called as steps finish
-    (under torchrun on rank 0). With `out`, rank 0 writes `out/run.json`. Under torchrun every rank
+    (under torchrun on rank 0). With `out`, rank 0 writes `out/run.json`, and
+    checkpoints below `out/checkpoints` if `training` asks for them. Under torchrun every rank
     returns the same result. Raises `InputError` when the plan cannot run here and `RankError` when
     a rank fails.
     """
     training = training or Training()
-    job = Job(training.apply(plan), training, seed, steps, backend)
+    home = out / "checkpoints" if out is not None and training.checkpoint_every else None
+    job = Job(training.apply(plan), training, seed, steps, backend, home)
     _check(job, world_size)
-    if _under_torchrun():
-        measures = _as_rank(job, on_step)
-    else:
-        check_machine(plan.world_size, backend, "the plan")
-        options = {"backend": backend, "timeout_s": training.timeout_s, "on_report": on_step}
-        measures = run_ranks(train_rank, plan.world_size, job, **options)[0]
+    world, timeout_s = plan.world_size, training.timeout_s
+    options = {"backend": backend, "timeout_s": timeout_s, "on_report": on_step}
+    measures = launch_ranks(train_rank, world, job, **options)
     result = summarise(job, measures, scaled=job.plan.model != plan.model)
-    if out is not None and os.environ.get("RANK", "0") == "0":
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "run.json").write_bytes(msgspec.json.encode(result) + b"\n")
+    if out is not None and is_first_rank():
+        write(out / "run.json", msgspec.json.encode(result) + b"\n")
     return result
 
 
@@ -78,21 +76,8 @@ def train_rank(rank: int, report: OnStep, job: Job) -> list[Measures]:
         steps=job.steps,
         device=torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"),
         report=report,
+        checkpoints=job.checkpoints,
     )
-
-
-def _under_torchrun() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def _as_rank(job: Job, on_step: OnStep) -> list[Measures]:
-    """Run as the rank that torchrun made of this process."""
-    rank, world = int(os.environ["RANK"]), job.plan.world_size
-    timeout_s = job.training.timeout_s
-    join(rank, world, backend=job.backend, timeout_s=timeout_s, where="env://")
-    measures = train_rank(rank, on_step, job)
-    leave()
-    return measures
 
 
 def _check(job: Job, world_size: int | None) -> None:
@@ -100,6 +85,11 @@ def _check(job: Job, world_size: int | None) -> None:
     check(job.plan)
     check_widths(job.plan)
     load_tokens(job.training.tokens, job.plan.model)
+    if job.training.checkpoint_every and job.checkpoints is None:
+        raise InputError(
+            f"training.checkpoint_every is {job.training.checkpoint_every}, but there is no folder"
+            " to write to; give one (out), or 0"
+        )
     needed = job.plan.world_size
     if job.steps < 1:
         raise InputError(f"steps is {job.steps}, expected 1 or more")

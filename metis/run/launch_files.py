@@ -10,7 +10,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from common.errors import InputError
-from metis.plan.plans import Plan, write
+from common.files import write, write_plan
+from metis.plan.plans import Plan
 from metis.run.megatron import megatron_file
 
 NodeFacts = tuple[str, str, int]
@@ -40,17 +41,12 @@ def write_launch_files(plan: Plan, nodes: Sequence[NodeFacts], out: Path) -> lis
     `nodes` are in rank order. Raises `InputError` unless their devices are the plan's.
     """
     _check(plan, nodes)
-    out.mkdir(parents=True, exist_ok=True)
-    write(plan, out / "plan.json")
-    paths = [out / "plan.json"]
+    paths = [write_plan(plan, out / "plan.json")]
     for name, content in _scripts(plan, nodes):
         path = out / name
-        path.write_text(content)
-        path.chmod(0o755)
+        write(path, content).chmod(0o755)
         paths.append(path)
-    arguments = out / "megatron-args.txt"
-    arguments.write_text(megatron_file(plan))
-    return [*paths, arguments]
+    return [*paths, write(out / "megatron-args.txt", megatron_file(plan))]
 
 
 def _scripts(plan: Plan, nodes: Sequence[NodeFacts]) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,7 @@
 """A plan in the arguments of Megatron-LM, as far as Megatron can express it."""
 
+from common.architecture import Architecture
+from metis.inputs.savings import Recompute
 from metis.plan.plans import Plan
 
 _HEAD = """\
@@ -14,7 +16,9 @@ def megatron_file(plan: Plan) -> str:
     if not obstacles:
         return _HEAD + "\n".join(megatron_arguments(plan)) + "\n"
     lines = ["# Megatron-LM cannot express this plan:", *(f"# - {what}" for what in obstacles)]
-    lines.append("# The node scripts beside this file run it as it is. What holds of the model:")
+    if not _foreign(plan):
+        lines.append("# The node scripts beside this file run it as it is.")
+    lines.append("# What holds of the model:")
     return "\n".join([*lines, *_model(plan)]) + "\n"
 
 
@@ -22,7 +26,7 @@ def inexpressible(plan: Plan) -> list[str]:
     """Return what Megatron-LM has no way to say, one sentence each."""
     layouts = [f"stage {n} dp{stage.dp} tp{stage.tp}" for n, stage in enumerate(plan.stages)]
     samples = {count for stage in plan.stages for count in stage.samples}
-    found = []
+    found = _unsaid(plan)
     if len({(stage.dp, stage.tp) for stage in plan.stages}) > 1:
         found.append(f"it gives all stages the same degrees; here: {', '.join(layouts)}.")
     elif len(samples) > 1:
@@ -31,7 +35,24 @@ def inexpressible(plan: Plan) -> list[str]:
             + ", ".join(f"stage {n} {list(s.samples)}" for n, s in enumerate(plan.stages))
             + "."
         )
+    if len({stage.recompute for stage in plan.stages}) > 1:
+        found.append(
+            "it recomputes the same in all stages; here: "
+            + ", ".join(f"stage {n} {stage.recompute}" for n, stage in enumerate(plan.stages))
+            + ' (search.recompute = ["full"] or another one makes them alike).'
+        )
     return found
+
+
+RECOMPUTE: dict[Recompute, list[str]] = {
+    "none": [],
+    "selective": ["--recompute-granularity selective", "--recompute-modules mlp"],
+    "full": [
+        "--recompute-granularity full",
+        "--recompute-method uniform",
+        "--recompute-num-layers 1",
+    ],
+}
 
 
 def megatron_arguments(plan: Plan) -> list[str]:
@@ -44,19 +65,58 @@ def megatron_arguments(plan: Plan) -> list[str]:
         f"--tensor-model-parallel-size {stage.tp}",
         f"--pipeline-model-parallel-size {len(plan.stages)}",
         *_split(_blocks(plan)),
+        *RECOMPUTE[stage.recompute],
+        *(["--use-distributed-optimizer"] if stage.sharded else []),
     ]
 
 
+def _foreign(plan: Plan) -> Architecture | None:
+    """Return the architecture of a model that is no GPT, and that metis' ranks do not train."""
+    found = plan.model.architecture() if plan.model.config else None
+    return None if found is None or found.family == "gpt2" else found
+
+
+def _unsaid(plan: Plan) -> list[str]:
+    foreign = _foreign(plan)
+    if foreign is None:
+        return []
+    if foreign.family != "llama":
+        return [f"the arguments of the family {foreign.family} are not known here."]
+    scaled = foreign.rope.get("rope_type", "default")
+    return [f"rope of type {scaled!r} is not written here."] if scaled != "default" else []
+
+
 def _model(plan: Plan) -> list[str]:
-    model = plan.model
-    return [
+    model, foreign = plan.model, _foreign(plan)
+    sizes = [
         f"--num-layers {model.layers - 2}",
         f"--hidden-size {model.hidden_size}",
         f"--num-attention-heads {model.heads}",
         f"--seq-length {model.sequence_length}",
         f"--max-position-embeddings {model.sequence_length}",
+    ]
+    if foreign is not None:
+        return sizes + (_llama(foreign) if foreign.family == "llama" else [])
+    return [
+        *sizes,
         "--position-embedding-type learned_absolute",
         "--untie-embeddings-and-output-weights",
+    ]
+
+
+def _llama(model: Architecture) -> list[str]:
+    """Return what sets the llama family apart from a GPT."""
+    return [
+        f"--ffn-hidden-size {model.mlp_width}",
+        f"--kv-channels {model.head_dim}",
+        "--group-query-attention",
+        f"--num-query-groups {model.kv_heads}",
+        "--swiglu",
+        "--normalization RMSNorm",
+        "--disable-bias-linear",
+        "--position-embedding-type rope",
+        f"--rotary-base {model.rope['rope_theta']:g}",
+        *([] if model.tied else ["--untie-embeddings-and-output-weights"]),
     ]
 
 

@@ -7,14 +7,17 @@ Shape suffixes: N samples, T tokens, H hidden, A heads of this rank, D head widt
 V this rank's part of the vocabulary.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  the name the whole field knows
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from metis.inputs.model import Model
+from metis.inputs.savings import Recompute
 from metis.run.parallel import TensorGroup
 from metis.run.weights import weights
 
@@ -28,6 +31,8 @@ class Place(NamedTuple):
     seed: int
     dtype: torch.dtype
     device: torch.device
+    recompute: Recompute = "none"
+    """What blocks compute again in their backward pass."""
 
 
 def initial(model: Model, layer: int, name: str, seed: int) -> Tensor:
@@ -54,6 +59,7 @@ class _Slice(nn.Module):
     def __init__(self, model: Model, layer: int, place: Place) -> None:
         super().__init__()
         self.model, self.layer, self.tensor = model, layer, place.tensor
+        self.recompute = place.recompute
         for name, weight in weights(model, layer).items():
             part = place.tensor.slice(initial(model, layer, name, place.seed), weight.split)
             own = part.to(place.device, place.dtype, copy=True).contiguous()
@@ -92,9 +98,14 @@ class Block(_Slice):
     down_bias: Tensor
 
     def forward(self, x_NTH: Tensor) -> Tensor:
-        """Return x_NTH."""
+        """Return x_NTH; what is to be recomputed keeps nothing but its input."""
+        return _again(self._whole, x_NTH) if self.recompute == "full" else self._whole(x_NTH)
+
+    def _whole(self, x_NTH: Tensor) -> Tensor:
         x_NTH = x_NTH + self.attend(_norm(x_NTH, self.scale, self.shift))
-        return x_NTH + self.think(_norm(x_NTH, self.mlp_scale, self.mlp_shift))
+        mlp_NTH = _norm(x_NTH, self.mlp_scale, self.mlp_shift)
+        again = self.recompute == "selective"
+        return x_NTH + (_again(self.think, mlp_NTH) if again else self.think(mlp_NTH))
 
     def attend(self, x_NTH: Tensor) -> Tensor:
         """Return the attention's part of the residual stream."""
@@ -124,6 +135,12 @@ class Head(_Slice):
         x_NTH = self.tensor.spread(_norm(x_NTH, self.scale, self.shift))
         logits_NTV = F.linear(x_NTH, self.output)
         return self.tensor.cross_entropy(logits_NTV, labels_NT, self.model.vocabulary)
+
+
+def _again(part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Run a part of the layer that is run again in the backward pass; it draws nothing."""
+    y: Tensor = checkpoint(part, x, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore
+    return y
 
 
 def _norm(x_NTH: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metis.run.clock import Clock
+from common.clock import Clock
 from metis.run.exchange import Arrival, Channel
 from metis.simulate.order import Kind
 

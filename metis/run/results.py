@@ -11,8 +11,8 @@ from metis.run.settings import Job, RunResult, StageTime
 from metis.simulate.timeline import Finish, Pass, Timeline
 
 if TYPE_CHECKING:
+    from common.clock import Span
     from metis.plan.plans import Stage
-    from metis.run.clock import Span
     from metis.run.train import Measures
 
 
@@ -28,6 +28,7 @@ def summarise(job: Job, measures: list[Measures], *, scaled: bool) -> RunResult:
         dtype=job.training.dtype,
         world_size=plan.world_size,
         seed=job.seed,
+        first_step=measures[0].first,
         losses=tuple(step.loss for step in steps),
         gradient_norms=tuple(step.gradient_norm for step in steps),
         iteration_ms=tuple(step.iteration_ms for step in steps),

@@ -1,16 +1,17 @@
 """What a plan leaves open about training, and what a run hands back: values without torch."""
 
+from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from common.errors import InputError
+from common.ranks import Backend
 from metis.inputs.model import Model
 from metis.plan.plans import Plan
 from metis.simulate.timeline import Timeline
 
-Backend = Literal["gloo", "nccl"]
 Dtype = Literal["float32", "float64", "bfloat16"]
 
 
@@ -30,6 +31,10 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Largest norm of the gradient over all ranks; None leaves it as it is."""
     tokens: str = ""
     """A .npy file of token ids in one row; empty: synthetic tokens by seed."""
+    checkpoint_every: int = 0
+    """Steps between two checkpoints, one at the end as well; 0: none."""
+    resume: str = ""
+    """A checkpoint's folder, or that of a run's checkpoints, to go on from."""
     timeout_s: float = 600.0
     """How long a rank waits for another before it gives up."""
 
@@ -40,7 +45,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         given = {name: width for name, width in widths.items() if width is not None}
         if not given:
             return plan
-        model = Model(**{**msgspec.structs.asdict(plan.model), **given})
+        kept = msgspec.structs.asdict(plan.model) | {"config": ""}
+        kept.pop("kv_heads")
+        model = Model(**{**kept, **given})
         return msgspec.structs.replace(plan, model=model)
 
 
@@ -52,6 +59,8 @@ class Job(NamedTuple):
     seed: int
     steps: int
     backend: Backend
+    checkpoints: Path | None = None
+    """Where rank 0 writes checkpoints; None: nowhere."""
 
 
 class StageTime(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +96,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     world_size: int
     seed: int
+    first_step: int = 0
+    """Number of the first of these steps, above 0 where training was resumed."""
     losses: tuple[float, ...]
     """Mean cross entropy over the global batch before each step, in nat."""
     gradient_norms: tuple[float, ...]
@@ -103,19 +114,20 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         return median(self.iteration_ms[1:] or self.iteration_ms)
 
 
-class RankError(RuntimeError):
-    """A rank failed or died, so the run was ended; the message is one line that says which."""
-
-    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
-        super().__init__(message)
-        self.out_of_memory = out_of_memory
-        """It certainly (or, for a rank killed by SIGKILL, probably) ran out of memory."""
-
-
 def check_widths(plan: Plan) -> None:
     """Raise `InputError` unless every stage can split heads and vocabulary over its ranks."""
+    check_family(plan.model)
     for number, stage in enumerate(plan.stages):
         check_degree(plan.model, stage.tp, f"stages[{number}]: tp {stage.tp}")
+
+
+def check_family(model: Model) -> None:
+    """Raise `InputError` unless the model is a GPT, which is what ranks train here."""
+    if model.config and (family := model.architecture().family) != "gpt2":
+        raise InputError(
+            f"model.config {model.config} is of the family {family}, which metis plans but does not"
+            " train; train by the plan with Megatron, or name a gpt2 config"
+        )
 
 
 def check_degree(model: Model, tp: int, where: str) -> None:

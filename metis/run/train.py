@@ -1,14 +1,17 @@
 """One rank's training by a plan: its slice of the layers, its passes, its optimizer steps."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from metis.plan.plans import Plan
-from metis.run.clock import Clock, Span
+from common.clock import Clock, Span
+from common.errors import InputError
+from metis.plan.plans import Plan, check
+from metis.run.checkpoint import load, save
 from metis.run.data import batch, load_tokens
 from metis.run.exchange import Channel
 from metis.run.groups import Groups
@@ -17,6 +20,7 @@ from metis.run.model import Place, build
 from metis.run.parallel import sum_over
 from metis.run.pipeline import Links, Pipeline
 from metis.run.settings import Training
+from metis.run.shards import Shards, owners
 from metis.run.weights import weights
 from metis.simulate.order import one_forward_one_backward
 
@@ -34,16 +38,22 @@ class Measures(NamedTuple):
     """What a rank measured over all its steps."""
 
     rank: int
+    first: int
+    """Number of the first step."""
     steps: list[Step]
     peak_memory_mb: float | None
 
 
 class Trainer:
-    """One rank of a run. All ranks construct it and call `step` together."""
+    """One rank of a run. All ranks construct it and call `step` together.
+
+    Raises `InputError` where the plan does not hold together.
+    """
 
     def __init__(
         self, plan: Plan, rank: int, *, training: Training, seed: int, device: torch.device
     ) -> None:
+        check(plan)
         self.plan, self.training, self.seed, self.device = plan, training, seed, device
         self.groups = Groups(plan, rank, training.timeout_s)
         self.groups.warm_up(device)
@@ -52,7 +62,8 @@ class Trainer:
         self.dtype: torch.dtype = getattr(torch, training.dtype)
         self.ids = load_tokens(training.tokens, plan.model)
         self.layers = self._build()
-        self.optimizer = make_optimizer(self.layers, training)
+        self.shards = Shards(self.layers, plan.model, self.stage, self.me.replica)
+        self.optimizer = make_optimizer(self.layers, training, self.shards.mine)
         self.clock = Clock(device)
         self.last = self.me.stage == len(plan.stages) - 1
         self.pipeline = Pipeline(
@@ -74,8 +85,9 @@ class Trainer:
         norm = self._clip()
         with self.clock.span("update"):
             self.optimizer.step()
+            self.shards.share(self.groups.data)
         elapsed = self.clock.now_ms()
-        self.optimizer.zero_grad()
+        self.layers.zero_grad()  # those of all parameters, not of its own alone
         counted = loss if self.last and self.me.slice == 0 else torch.zeros_like(loss)
         mean_loss = float(sum_over(counted, dist.group.WORLD))
         slowest = torch.tensor(elapsed, device=self.device, dtype=torch.float64)
@@ -83,7 +95,7 @@ class Trainer:
         return Step(mean_loss, norm, float(slowest), self.clock.spans())
 
     def _build(self) -> nn.ModuleList:
-        place = Place(self.groups.tensor, self.seed, self.dtype, self.device)
+        place = Place(self.groups.tensor, self.seed, self.dtype, self.device, self.stage.recompute)
         numbers = range(self.stage.first_layer, self.stage.end_layer)
         return nn.ModuleList(build(self.plan.model, number, place) for number in numbers)
 
@@ -133,6 +145,9 @@ class Trainer:
         Every replica scales its loss by the whole global batch, so the sum is the mean's gradient
         however unevenly the samples are spread.
         """
+        if self.stage.sharded:
+            self.shards.reduce(self.groups.data)
+            return
         for layer in self.layers if self.groups.data else ():
             gradients = [gradient(parameter) for parameter in layer.parameters()]
             flat = sum_over(torch.cat([grad.flatten() for grad in gradients]), self.groups.data)
@@ -144,10 +159,11 @@ class Trainer:
     def _clip(self) -> float:
         """Return the norm of the whole model's gradient; scale the gradient down to `clip`."""
         squares = torch.zeros((), dtype=torch.float64, device=self.device)
+        owner = owners(self.plan.model, self.stage)
         for number, layer in enumerate(self.layers, self.stage.first_layer):
             for name, weight in weights(self.plan.model, number).items():
-                once = self.me.replica == 0 and (weight.split is not None or self.me.slice == 0)
-                if once:
+                whole = weight.split is not None or self.me.slice == 0
+                if whole and self.me.replica == owner[number, name]:
                     squares += gradient(layer.get_parameter(name)).double().square().sum()
         norm = float(sum_over(squares, dist.group.WORLD).sqrt())
         if self.training.clip is not None and norm > self.training.clip:
@@ -165,33 +181,53 @@ def train(
     steps: int,
     device: torch.device,
     report: Callable[[int, float], None],
+    checkpoints: Path | None = None,
 ) -> list[Measures]:
     """Train on this rank and return what all ranks measured, in rank order.
 
-    Rank 0 calls `report(step, loss)` after each step.
+    Rank 0 calls `report(step, loss)` after each step, and writes below `checkpoints` if asked to.
+    Raises `InputError` where there is nothing left to train.
     """
     trainer = Trainer(plan, rank, training=training, seed=seed, device=device)
+    first = load(trainer, training.resume) if training.resume else 0
+    if first >= steps:
+        raise InputError(
+            f"training.resume: {training.resume} has done {first} steps and training.steps is"
+            f" {steps}; raise it"
+        )
     done: list[Step] = []
-    for number in range(steps):
+    for number in range(first, steps):
         done.append(trainer.step(number))
         if rank == 0:
             report(number, done[-1].loss)
+        over = number + 1 == steps or (number + 1) % max(training.checkpoint_every, 1) == 0
+        if checkpoints is not None and over:
+            save(trainer, number + 1, checkpoints)
     peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None
-    every: list[Measures] = [Measures(rank, done, peak)] * plan.world_size
-    dist.all_gather_object(every, Measures(rank, done, peak))
+    mine = Measures(rank, first, done, peak)
+    every: list[Measures] = [mine] * plan.world_size
+    dist.all_gather_object(every, mine)
     return every
 
 
-def make_optimizer(layers: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Return AdamW that decays matrices only."""
+def make_optimizer(
+    layers: nn.Module,
+    training: Training,
+    mine: Callable[[nn.Parameter], bool] = lambda parameter: True,
+) -> torch.optim.Optimizer:
+    """Return AdamW of the parameters that are `mine`; it decays matrices only."""
     decayed, kept = [], []
     for name, parameter in layers.named_parameters():
+        if not mine(parameter):
+            continue
         (kept if name.endswith(("scale", "shift", "bias")) else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": training.weight_decay},
         {"params": kept, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=training.learning_rate)
+    # A rank without a parameter of its own still takes part in every step.
+    filled = [group for group in groups if group["params"]] or [{"params": []}]
+    return torch.optim.AdamW(filled, lr=training.learning_rate)
 
 
 def gradient(parameter: nn.Parameter) -> Tensor:

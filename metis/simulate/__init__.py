@@ -6,11 +6,10 @@ Read `order`, `timeline`, `compare`, then `trace` and `figure`.
 from metis.simulate.compare import Term, compare
 from metis.simulate.figure import draw
 from metis.simulate.order import one_forward_one_backward
-from metis.simulate.timeline import FORWARD_SHARE, Pass, Timeline, Transfer, play
+from metis.simulate.timeline import Pass, Timeline, Transfer, play
 from metis.simulate.trace import write_trace
 
 __all__ = [
-    "FORWARD_SHARE",
     "Pass",
     "Term",
     "Timeline",

@@ -5,8 +5,9 @@ The closed form is (B-1)·max E + ΣE + F + max U + max D + ΣP + B·(batch gene
 
 import msgspec
 
+from metis.inputs.savings import FORWARD_SHARE
 from metis.plan.plans import Plan
-from metis.simulate.timeline import FORWARD_SHARE, play
+from metis.simulate.timeline import play
 
 
 class Term(msgspec.Struct, frozen=True):

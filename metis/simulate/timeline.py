@@ -8,12 +8,14 @@ from collections import deque
 
 import msgspec
 
+from common.errors import InputError
+from metis.inputs.model import Model
+from metis.inputs.savings import FORWARD_SHARE, done_again
 from metis.plan.plans import Plan, Stage
 from metis.simulate.order import Kind, one_forward_one_backward
 
-FORWARD_SHARE = 1 / 3
-"""Share of a stage's execution time taken by the forward pass: the backward pass multiplies each
-weight twice (for the input's and for the weight's gradient), so 1 : 2."""
+MOST_PASSES = 1_000_000
+"""Micro-batches times stages that are played at most, half a minute."""
 
 
 class Pass(msgspec.Struct, frozen=True):
@@ -75,9 +77,10 @@ class Timeline(msgspec.Struct, frozen=True):
 class _Player:
     """The state of one play: what has arrived where, and when each stage and link is free."""
 
-    def __init__(self, stages: tuple[Stage, ...], batches: int, forward_share: float) -> None:
+    def __init__(self, plan: Plan, forward_share: float) -> None:
+        stages, batches = plan.stages, plan.batches
         self.stages = stages
-        self.forward_share = forward_share
+        self.forward_shares = [_share(plan.model, stage, forward_share) for stage in stages]
         self.orders = [
             deque(one_forward_one_backward(stage, stages=len(stages), batches=batches))
             for stage in range(len(stages))
@@ -99,7 +102,8 @@ class _Player:
 
     def run(self, stage: int, kind: Kind, batch: int) -> list[int]:
         """Run one pass and hand its result on; return the stages that it may have woken."""
-        share = self.forward_share if kind == "F" else 1 - self.forward_share
+        forward = self.forward_shares[stage]
+        share = forward if kind == "F" else 1 - forward
         start = max(self.stage_free[stage], self.ready.pop((stage, kind, batch)))
         end = start + share * self.stages[stage].execution_ms
         self.stage_free[stage] = end
@@ -121,15 +125,32 @@ class _Player:
         return [target]
 
 
+def _share(model: Model, stage: Stage, forward_share: float) -> float:
+    """Return a stage's share; what it does again lengthens its backward pass."""
+    if stage.recompute == "none":
+        return forward_share
+    again = max(done_again(model, stage.recompute)[stage.first_layer : stage.end_layer])
+    return forward_share / (1 + again * forward_share)
+
+
 def play(plan: Plan, forward_share: float = FORWARD_SHARE) -> Timeline:
     """Play one iteration of a plan; times in ms from its start.
 
     A stage's `send_ms` is one micro-batch's exchange with the next stage in both directions: half
     carries the activations forward, half the gradients back. It delays the receiver and leaves
     both stages free to compute. O(stages x micro-batches).
+
+    Raises:
+        InputError: the plan has more passes than can be played.
     """
+    if len(plan.stages) * plan.batches > MOST_PASSES:
+        raise InputError(
+            f"the plan has {plan.batches:,} micro-batches on {len(plan.stages)} stages, more than"
+            f" the {MOST_PASSES:,} that are played one by one; plan for a smaller"
+            " model.global_batch"
+        )
     assert 0 < forward_share < 1, "the forward pass takes a part of the execution time"
-    player = _Player(plan.stages, plan.batches, forward_share)
+    player = _Player(plan, forward_share)
     player.play()
     finishes = tuple(
         Finish(

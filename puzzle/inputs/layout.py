@@ -23,8 +23,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Pipeline, tensor and data parallel degrees."""
 
     pipeline: int = 1
+    """Stages, each of whole layers; at most as many as layers."""
     tensor: int = 1
+    """Slices of every matrix; divides heads, kv_heads, ffn and vocabulary."""
     data: int = 1
+    """Replicas that share the batch; divides work.batch."""
 
     def __post_init__(self) -> None:
         """Refuse degrees below 1."""

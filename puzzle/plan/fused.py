@@ -79,11 +79,11 @@ class _Player:
         for rank in range(self.stages):
             self.start(rank, now)
         while self.events:
-            now = self.events[0][0]
+            now, touched = self.events[0][0], set[int]()
             while self.events and self.events[0][0] == now:
                 _, rank, item = heapq.heappop(self.events)
-                self.finish(rank, item)
-            for rank in range(self.stages):
+                touched |= {rank, self.finish(rank, item)}
+            for rank in sorted(touched):
                 self.start(rank, now)
         return now
 
@@ -106,7 +106,8 @@ class _Player:
         most = self.bound(self.stages, self.stage(rank, item.model))
         return item.kind == "B" or self.flying[rank, item.model] < most
 
-    def finish(self, rank: int, item: Pass) -> None:
+    def finish(self, rank: int, item: Pass) -> int:
+        """Make ready what waited for a pass; return the rank that it is on."""
         self.busy[rank] = False
         stage, onward = self.stage(rank, item.model), 1 if item.model == "actor" else -1
         if item.kind == "F":
@@ -114,9 +115,11 @@ class _Player:
                 self.ready[rank].add(Pass("F", item.model, item.batch + 1))
             if stage == self.stages - 1:
                 self.ready[rank].add(Pass("B", item.model, item.batch))
-            else:
-                self.ready[rank + onward].add(item)
-        else:
-            self.flying[rank, item.model] -= 1
-            if stage:
-                self.ready[rank - onward].add(item)
+                return rank
+            self.ready[rank + onward].add(item)
+            return rank + onward
+        self.flying[rank, item.model] -= 1
+        if not stage:
+            return rank
+        self.ready[rank - onward].add(item)
+        return rank - onward

@@ -5,13 +5,13 @@ Paper's inter-stage switch; the bytes of section 6 of the specification follow f
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-from common.errors import InputError
 from puzzle.inputs.layout import Layout, Place
-from puzzle.inputs.model import Llama, Role, check_layout
-from puzzle.plan.mappings import MAPPINGS, source_replica
-from puzzle.plan.slices import Slice, held, held_elements
+from puzzle.inputs.model import Llama, Role
+from puzzle.plan.slices import Slice, held
+from puzzle.plan.sources import exchange
 
 BUCKET = 512 * 1024 * 1024
 """Usual largest message of a switch, bytes."""
@@ -73,42 +73,31 @@ class ReshardPlan(NamedTuple):
 
 
 def make_reshard_plan(
-    train: Layout, generate: Layout, model: Llama, mapping: str = "overlap", role: Role = "actor"
+    train: Layout,
+    generate: Layout,
+    model: Llama,
+    mapping: str = "overlap",
+    role: Role = "actor",
+    node: int = 0,
 ) -> ReshardPlan:
-    """Return the switch of a model's weights from one layout to another.
+    """Return the switch of a model's weights from one layout to another, tensor by tensor.
 
-    Raises InputError where the worlds differ or a layout cannot hold the model.
+    `node` devices are on a node; 0: all are on one. Raises InputError where the worlds differ or a
+    layout cannot hold the model.
     """
-    if train.world != generate.world:
-        raise InputError(
-            f"layouts {train} and {generate} have {train.world} and {generate.world} ranks; a"
-            " switch needs the same ranks"
-        )
-    if mapping not in MAPPINGS:
-        raise InputError(f"mapping is {mapping!r}, expected one of {', '.join(MAPPINGS)}")
-    check_layout(model, train, "training layout")
-    check_layout(model, generate, "generation layout")
-    assignment = MAPPINGS[mapping](train, generate, model)
-    places = tuple(map(generate.place, assignment))
-    where = _Holders(train, model, role, own=mapping != "original")
-    needs: list[list[_Need]] = []
-    for rank, place in enumerate(places):
-        like = place.slice * train.tensor // generate.tensor
-        wanted = held(model, role, generate, place.stage, place.slice)
-        needs += [where.find(rank, like, whole) for whole in wanted]
-    flat = [need for group in needs for need in group]
-    if mapping == "overlap":
-        sources = _shared_out(train, flat)
-    else:
-        replicas = [source_replica(train, generate, place.replica) for place in places]
-        sources = {n.held_by: train.rank(n.at(replicas[n.target])) for n in flat}
+    made = exchange(train, generate, model, mapping, role, node)
+    by_key = {unit.key: source for unit, source in zip(made.units, made.sources, strict=True)}
+    where = _Holders(train, model, role, own=made.norms_of_own)
     moves: list[Move] = []
     aliased: list[Move] = []
-    for group in needs:
-        found = [Move(sources[n.held_by], n.target, n.part, n.whole) for n in group]
-        inside = len(found) == 1 and found[0].source == found[0].target
-        (aliased if inside else moves).extend(found)
-    return ReshardPlan(train, generate, mapping, places, tuple(moves), tuple(aliased))
+    for rank, place in enumerate(made.places):
+        like = place.slice * train.tensor // generate.tensor
+        for whole in held(model, role, generate, place.stage, place.slice):
+            needs = where.find(rank, like, whole)
+            found = [Move(by_key[need.held_by], rank, need.part, whole) for need in needs]
+            inside = len(found) == 1 and found[0].source == found[0].target
+            (aliased if inside else moves).extend(found)
+    return ReshardPlan(train, generate, mapping, made.places, tuple(moves), tuple(aliased))
 
 
 class _Need(NamedTuple):
@@ -118,40 +107,11 @@ class _Need(NamedTuple):
     stage: int
     slice: int
     part: Slice
-    whole: Slice
 
     @property
     def held_by(self) -> tuple[int, int, int]:
         """What is answered by one source: everything from one stage and slice for one rank."""
         return self.target, self.stage, self.slice
-
-    def at(self, replica: int) -> Place:
-        """Return who holds it in a replica."""
-        return Place(self.stage, replica, self.slice)
-
-
-def _shared_out(train: Layout, needs: Sequence[_Need]) -> dict[tuple[int, int, int], int]:
-    """Return who sends what: a rank itself, or the replica that has the least to send so far.
-
-    Every replica has the same, so that no rank need send much more than the others; the largest
-    are shared out first, and of equals the nearest rank sends.
-    """
-    sizes: dict[tuple[int, int, int], int] = defaultdict(int)
-    for need in needs:
-        sizes[need.held_by] += need.part.size
-    sources: dict[tuple[int, int, int], int] = {}
-    load = [0] * train.world
-    for key, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
-        target, stage, part = key
-        own = train.place(target)
-        if (own.stage, own.slice) == (stage, part):
-            sources[key] = target
-            continue
-        ranks = [train.rank(Place(stage, replica, part)) for replica in range(train.data)]
-        source = min(ranks, key=lambda rank: (load[rank], abs(rank - target), rank))
-        sources[key] = source
-        load[source] += size
-    return sources
 
 
 class _Holders:
@@ -174,7 +134,7 @@ class _Holders:
         for stage, part, piece in holders:
             both = piece.overlap(whole)
             if both is not None:
-                found.append(_Need(rank, stage, part, both, whole))
+                found.append(_Need(rank, stage, part, both))
         return found
 
     def _nearest(self, rank: int, like: int, whole: Slice) -> tuple[int, int, Slice]:
@@ -192,23 +152,20 @@ def buckets(moves: Sequence[Move], width: int, least: int = BUCKET) -> list[list
     A message has at most `least` bytes, or more where four of them would not hold all: closed
     ones then have above a quarter of the whole, so there are three of them and a last one.
     """
-    sizes = [move.part.size * width for move in moves]
+    ends = bucket_ends([move.part.size * width for move in moves], least)
+    return [list(moves[a:b]) for a, b in pairwise([0, *ends])]
+
+
+def bucket_ends(sizes: Sequence[int], least: int = BUCKET) -> list[int]:
+    """Return after how many of some parts each message ends, by the parts' bytes in order."""
+    if not sizes:
+        return []
     if sum(sizes) > least:
         least = max(least, -(-sum(sizes) // MOST_MESSAGES) + max(sizes))
-    made: list[list[Move]] = [[]]
-    size = 0
-    for move, more in zip(moves, sizes, strict=True):
-        if made[-1] and size + more > least:
-            made.append([])
+    ends, size = list[int](), 0
+    for number, more in enumerate(sizes):
+        if size and size + more > least:
+            ends.append(number)
             size = 0
-        made[-1].append(move)
         size += more
-    return [bucket for bucket in made if bucket]
-
-
-def peak_elements(plan: ReshardPlan, model: Llama, rank: int, role: Role = "actor") -> int:
-    """Return the weights in a rank's memory during generation: old shard and what is new."""
-    place, old = plan.places[rank], plan.train.place(rank)
-    before = held_elements(model, role, plan.train, old.stage, old.slice)
-    after = held_elements(model, role, plan.generate, place.stage, place.slice)
-    return before + after - plan.kept(rank)
+    return [*ends, len(sizes)]

@@ -37,6 +37,15 @@ def sequential(stages: int, batches: int) -> Schedule:
     return _schedule("sequential", stages, batches, programs)
 
 
+def actor_alone(stages: int, batches: int) -> Schedule:
+    """Return 1F1B of the actor with its update, where there is no critic."""
+    ends = [Pass("R", ACTOR), Pass("N", ACTOR), Pass("U", ACTOR)]
+    items: list[tuple[ModelName, int]] = [(ACTOR, b) for b in range(batches)]
+    programs = [(*one_f_one_b(stages, rank, items), *ends) for rank in range(stages)]
+    made = _schedule("actor", stages, batches, programs)
+    return msgspec.structs.replace(made, models=(ACTOR,))
+
+
 def merged(stages: int, batches: int) -> Schedule:
     """Return one 1F1B over the actor's and then the critic's micro-batches.
 

@@ -58,13 +58,17 @@ def check_config(folder: Path, config: dict[str, Any], model: Llama, role: Role)
                 f"{path}: {name} is {told[name]}, the experiment's model has {ours[name]}; set"
                 f" {role}.{field}"
             )
+    rope_type = "default" if model.rope_scaling is None else "llama3"
+    biased = model.qkv_bias and model.family != "qwen2"  # whose configuration does not say it
     kinds: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
-        ("model_type", config.get("model_type"), (None, "llama")),
+        ("model_type", config.get("model_type"), (None, model.family)),
         ("hidden_act", config.get("hidden_act"), (None, "silu")),
         ("head_dim", config.get("head_dim"), (None, model.head_size)),
-        ("attention_bias", config.get("attention_bias"), (None, False)),
+        ("attention_bias", config.get("attention_bias"), (None, biased)),
         ("mlp_bias", config.get("mlp_bias"), (None, False)),
-        ("rope_type", rotary.get("rope_type", rotary.get("type")), (None, "default")),
+        ("rope_type", rotary.get("rope_type", rotary.get("type")), (None, rope_type)),
+        ("sliding_window", _window(config), (None, model.window or None)),
+        *((name, rotary.get(name), (None, value)) for name, value in _stretched(model).items()),
     )
     for name, value, fit in kinds:
         if value not in fit:
@@ -80,13 +84,35 @@ def _rotary(config: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"rope_type": found}
 
 
+def _window(config: dict[str, Any]) -> int | None:
+    """Return the window that a configuration has in use."""
+    return config.get("sliding_window") if config.get("use_sliding_window", True) else None
+
+
+def _stretched(model: Llama) -> dict[str, float]:
+    """Return transformers' words of stretched positions; none where they are not."""
+    s = model.rope_scaling
+    if s is None:
+        return {}
+    return {
+        "factor": s.factor,
+        "low_freq_factor": s.low,
+        "high_freq_factor": s.high,
+        "original_max_position_embeddings": s.original_context,
+    }
+
+
+_HEADS = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+
+
 def config_of(model: Llama, *, causal: bool) -> dict[str, Any]:
     """Return a model's configuration as transformers reads it."""
-    head = "LlamaForCausalLM" if causal else "LlamaForSequenceClassification"
-    return {
-        "architectures": [head],
-        "model_type": "llama",
-        "num_labels": 1,
+    head = "ForCausalLM" if causal else "ForSequenceClassification"
+    rope_type = "default" if model.rope_scaling is None else "llama3"
+    rotary = {"rope_type": rope_type, "rope_theta": model.rope_base, **_stretched(model)}
+    found: dict[str, Any] = {
+        "architectures": [f"{_HEADS[model.family]}{head}"],
+        "model_type": model.family,
         "hidden_size": model.hidden,
         "intermediate_size": model.ffn,
         "num_hidden_layers": model.layers,
@@ -95,8 +121,15 @@ def config_of(model: Llama, *, causal: bool) -> dict[str, Any]:
         "vocab_size": model.vocabulary,
         "rms_norm_eps": model.norm_epsilon,
         "rope_theta": model.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_base},
+        "rope_parameters": rotary,
         "hidden_act": "silu",
         "tie_word_embeddings": False,
         "dtype": "float32",
     }
+    if not causal:
+        found["num_labels"] = 1
+    if model.head_dim is not None or model.family in ("mistral", "qwen3"):
+        found["head_dim"] = model.head_size
+    if model.family == "mistral":
+        found["sliding_window"] = model.window or None
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,12 @@ from puzzle.run.groups import Groups
 from puzzle.run.weights import Reader, Store, random_weights
 
 _INDEX = "model.safetensors.index.json"
+_BESIDE = (
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "chat_template.jinja",
+)  # fmt: skip
+"""Files of a folder that belong to its model, beside weights and configuration."""
 
 
 def checkpoint_weights(folder: str, model: Llama, role: Role, seed: int) -> Reader:
@@ -62,11 +69,23 @@ def checkpoint_weights(folder: str, model: Llama, role: Role, seed: int) -> Read
         with opened(where[name]) as file:
             lazy = file.get_slice(name)
             if axis is None:
-                return lazy[:].float()
+                return _finite(lazy[:].float(), where[name], name)
             rows = slice(part.start, part.stop)
-            return (lazy[rows] if axis == 0 else lazy[:, rows]).float()
+            found = (lazy[rows] if axis == 0 else lazy[:, rows]).float()
+            return _finite(found, where[name], name)
 
     return read
+
+
+def _finite(value: Tensor, path: Path, name: str) -> Tensor:
+    """Return a weight, or refuse it: one NaN makes every logit NaN."""
+    wrong = int((~value.isfinite()).sum())
+    if wrong:
+        raise InputError(
+            f"{path}: {wrong} elements of {name} are NaN or infinite; use a checkpoint from before"
+            " its training diverged"
+        )
+    return value
 
 
 @contextmanager
@@ -101,11 +120,20 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def save_weights(folder: Path, model: Llama, role: Role, groups: Groups, store: Store) -> None:
-    """Write whole weights as Hugging Face has them, a file per stage; all ranks call it."""
+def save_weights(
+    folder: Path, model: Llama, role: Role, groups: Groups, store: Store, like: str = ""
+) -> None:
+    """Write whole weights as Hugging Face has them, a file per stage; all ranks call it.
+
+    What the folder `like`, which the weights were begun from, says beside them goes along:
+    its configuration's other words, the tokenizer, and how to generate.
+    """
+    main = store.main
+    if store.share is not None:
+        parts = store.share.whole(main, next(iter(main.values())))
+        main = {name: value.view_as(store.weights[name]) for name, value in parts.items()}
     whole = {
-        name: _whole(value.detach(), store.slices[name], groups)
-        for name, value in store.main.items()
+        name: _whole(value.detach(), store.slices[name], groups) for name, value in main.items()
     }
     stages = groups.layout.pipeline
     if groups.place.replica == groups.place.slice == 0:
@@ -126,8 +154,13 @@ def save_weights(folder: Path, model: Llama, role: Role, groups: Groups, store: 
         size = 4 * sum(t.size for t in tensors(model, role))
         index = {"metadata": {"total_size": size}, "weight_map": names}
         (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n")
-        config = json.dumps(config_of(model, causal=LM_HEAD in names), indent=1)
-        (folder / FILE).write_text(config + "\n")
+        home = Path(like) if like else folder
+        before = {k: v for k, v in read_config(home).items() if like and k != "torch_dtype"}
+        config = before | config_of(model, causal=LM_HEAD in names)
+        (folder / FILE).write_text(json.dumps(config, indent=1) + "\n")
+        for path in (home / name for name in _BESIDE if home.resolve() != folder.resolve()):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
     dist.barrier()
 
 

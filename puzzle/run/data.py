@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
+from puzzle.inputs.ppo import Overlong, Running
+from puzzle.run.rows import Messages, Row, asked, load_rows
 
 PAD, BEGIN, END, FIRST_BYTE = 0, 1, 2, 3
 
@@ -26,6 +26,10 @@ class Tokenizer(Protocol):
         """Return a text's ids, the begin token first."""
         ...
 
+    def chat(self, messages: Messages) -> list[int]:
+        """Return the ids of messages by the chat template, up to where an answer begins."""
+        ...
+
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids, without special tokens."""
         ...
@@ -39,6 +43,13 @@ class Bytes:
     def encode(self, text: str) -> list[int]:
         """Return a text's ids."""
         return [BEGIN, *(byte + FIRST_BYTE for byte in text.encode())]
+
+    def chat(self, messages: Messages) -> list[int]:
+        """Refuse messages: bytes have no chat template."""
+        raise InputError(
+            "running.prompts has messages, but the tokenizer 'bytes' has no chat template; name a"
+            " Hugging Face tokenizer's folder in running.tokenizer"
+        )
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids; a byte that is none becomes a replacement character."""
@@ -70,6 +81,18 @@ class HuggingFace:
         """Return a text's ids."""
         return list(self.inner.encode(text))
 
+    def chat(self, messages: Messages) -> list[int]:
+        """Return the ids of messages by the tokenizer's chat template, as transformers does."""
+        if not self.inner.chat_template:
+            raise InputError(
+                "running.prompts has messages, but the tokenizer has no chat template; give texts"
+                " in the column 'prompt', or a tokenizer that has one"
+            )
+        made = self.inner.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return list(made)
+
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids, without special tokens."""
         return str(self.inner.decode(ids, skip_special_tokens=True))
@@ -80,91 +103,104 @@ def load_tokenizer(name: str) -> Tokenizer:
     return Bytes() if name == "bytes" else HuggingFace(name)
 
 
-def load_prompts(name: str) -> list[str]:
-    """Return the prompts of a JSONL or parquet file with a column `prompt`, or the shipped ones."""
-    if name == "small":
-        text = resources.files("puzzle").joinpath("data/prompts.jsonl").read_text(encoding="utf-8")
-        return _from_lines(text, "small")
-    path = Path(name)
-    if not path.is_file():
-        raise InputError(f"running.prompts {name!r} is neither 'small' nor a file")
-    if path.suffix == ".parquet":
-        return _from_parquet(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text at byte {error.start}") from error
-    return _from_lines(text, name)
-
-
-def _from_lines(text: str, name: str) -> list[str]:
-    found: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            prompt = json.loads(line)["prompt"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{name}, line {number}: no JSON object with a 'prompt'") from error
-        found.append(_text(prompt, f"{name}, line {number}"))
-    return _some(found, name)
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where}: the prompt is {str(value)[:40]!r}, expected text")
-    return value
-
-
-def _some(found: list[str], name: str) -> list[str]:
-    if not found:
-        raise InputError(f"{name}: no prompts in it")
-    return found
-
-
-def _from_parquet(path: Path) -> list[str]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        column = parquet.read_table(path, columns=["prompt"]).column("prompt")
-    except (pyarrow.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{path}: no whole parquet file with a column 'prompt'") from error
-    rows = enumerate(column.to_pylist(), 1)
-    return _some([_text(value, f"{path}, row {row}") for row, value in rows], str(path))
-
-
-def prompt_ids(prompts: list[str], tokenizer: Tokenizer, length: int) -> list[list[int]]:
-    """Return all prompts as ids; refuses one that is empty or longer than the limit."""
-    found = [tokenizer.encode(prompt) for prompt in prompts]
-    for number, ids in enumerate(found):
+def encoded(rows: list[Row], tokenizer: Tokenizer) -> list[list[int]]:
+    """Return what each row asks as ids; refuses one that is empty."""
+    found: list[list[int]] = []
+    for number, row in enumerate(rows, 1):
+        value = asked(row)
+        ids = tokenizer.encode(value) if isinstance(value, str) else tokenizer.chat(value)
         if not ids:
-            raise InputError(f"prompt {number + 1} has no tokens; leave it out")
-        if len(ids) > length:
-            raise InputError(
-                f"prompt {number + 1} has {len(ids)} tokens, more than work.prompt ({length});"
-                " raise the limit or leave the prompt out"
-            )
+            raise InputError(f"prompt {number} has no tokens; leave it out")
+        found.append(ids)
     return found
 
 
-def batch_of(
-    ids: list[list[int]], pad: int, length: int, batch: int, step: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return a step's prompts, left-padded, and which ids are real, B x L.
+class Prompts(NamedTuple):
+    """What a run asks: prompts as ids with their rows, and how many were too long to be asked."""
+
+    ids: list[list[int]]
+    rows: list[Row]
+    left_out: int
+    cut: int
+    """Asked by their last tokens alone."""
+
+    def told(self, length: int) -> str:
+        """Return in a line what became of overlong prompts; empty where there are none."""
+        given = len(self.ids) + self.left_out
+        if self.left_out:
+            return f"{self.left_out} of {given} prompts have over {length} tokens and are left out"
+        if self.cut:
+            return f"of {self.cut} of {given} prompts only the last {length} tokens are asked"
+        return ""
+
+
+def fitting(
+    rows: list[Row], tokenizer: Tokenizer, length: int, overlong: Overlong = "filter"
+) -> Prompts:
+    """Return what can be asked of some rows, at most `length` ids each.
+
+    Of a longer one the last `length` ids are kept by `keep-end`; by `filter` it is left out. Raises
+    InputError where none is left.
+    """
+    found = encoded(rows, tokenizer)
+    if overlong == "keep-end":
+        cut = sum(len(ids) > length for ids in found)
+        return Prompts([ids[-length:] for ids in found], rows, 0, cut)
+    kept = [(ids, row) for ids, row in zip(found, rows, strict=True) if len(ids) <= length]
+    if not kept:
+        least = min(len(ids) for ids in found)
+        raise InputError(
+            f"no prompt can be asked: all {len(found)} have more than work.prompt ({length})"
+            f" tokens, the shortest {least}; raise work.prompt"
+        )
+    ids, of = map(list, zip(*kept, strict=True))
+    return Prompts(ids, of, len(found) - len(kept), 0)
+
+
+def prompts_for(running: Running, tokenizer: Tokenizer, length: int) -> Prompts:
+    """Return the prompts of a run."""
+    return fitting(load_rows(running.prompts), tokenizer, length, running.overlong_prompts)
+
+
+def held_prompts(running: Running, tokenizer: Tokenizer, length: int) -> Prompts | None:
+    """Return the prompts of evaluations, None where there are none."""
+    if not running.evaluate_every:
+        return None
+    rows = load_rows(running.evaluation_prompts)
+    return fitting(rows, tokenizer, length, running.overlong_prompts)
+
+
+class Asked(NamedTuple):
+    """A batch of prompts, and the number that its draws depend on."""
+
+    prompts: Prompts
+    order: list[int]
+    """Which of the prompts, by answer."""
+    number: int
+
+
+def order_of(count: int, batch: int, step: int, seed: int, samples: int = 1) -> list[int]:
+    """Return which of `count` prompts a step asks, each `samples` times, one after the other.
 
     Each epoch goes through all prompts once in an order of its own, every prompt once (the
     original takes each twice); the same for a step whatever was done before.
     """
-    places = [divmod(step * batch + i, len(ids)) for i in range(batch)]
+    different = batch // samples
+    places = [divmod(step * different + i, count) for i in range(different)]
     orders = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(len(ids))
+        epoch: np.random.default_rng([seed, epoch]).permutation(count)
         for epoch in {epoch for epoch, _ in places}
     }
-    chosen = [int(orders[epoch][number]) for epoch, number in places]
-    tokens = np.full((batch, length), pad, dtype=np.int64)
-    valid = np.zeros((batch, length), dtype=np.int64)
-    for row, number in enumerate(chosen):
+    return [int(orders[epoch][number]) for epoch, number in places for _ in range(samples)]
+
+
+def batch_of(
+    ids: list[list[int]], pad: int, length: int, order: list[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the prompts of an order, left-padded, and which ids are real, B x L."""
+    tokens = np.full((len(order), length), pad, dtype=np.int64)
+    valid = np.zeros((len(order), length), dtype=np.int64)
+    for row, number in enumerate(order):
         tokens[row, length - len(ids[number]) :] = ids[number]
         valid[row, length - len(ids[number]) :] = 1
     return tokens, valid

@@ -7,9 +7,7 @@ must generate the sequences that our runtime does, and learn the same to roundin
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -21,84 +19,24 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from puzzle.inputs.model import SCORE, Llama, Role, parameters, tensors
+from puzzle.inputs.model import Llama, Role, tensors
 from puzzle.plan.slices import Slice
-from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
+from puzzle.run.adapted import Adapted
+from puzzle.run.data import batch_of, load_tokenizer, order_of, prompts_for
+from puzzle.run.deepspeed_models import deepspeed, hugging_face
+from puzzle.run.ends import end_tokens
+from puzzle.run.experience import Told, make_experience
 from puzzle.run.generate import Prompts, Special
 from puzzle.run.hybrid import Drawer, Generated, generate, settings, why_not
-from puzzle.run.ppo import (
-    actor_loss,
-    advantages_of,
-    critic_loss,
-    last_answer_token,
-    token_rewards,
-    whitened,
-)
-from puzzle.run.rewards import programmed
-from puzzle.run.sample import draw
-from puzzle.run.settings import Job, Moved, RunResult, StepFigures
+from puzzle.run.learn import rows_of
+from puzzle.run.means import totals_of
+from puzzle.run.ppo import actor_loss, critic_loss, last_answer_token
+from puzzle.run.rewards import Rewards
+from puzzle.run.sample import distribution, pick
+from puzzle.run.samples import Spread
+from puzzle.run.settings import Job, StepFigures
 from puzzle.run.update import learning_rate
 from puzzle.run.weights import Reader
-
-SHARED_MEMORY = "deepspeed_shm_comm"
-"""An extension that DeepSpeed compiles on its first use on CPUs: minutes, and a build that was
-killed leaves a lock on which every later run waits for ever. Collectives through gloo need none."""
-
-
-@contextmanager
-def deepspeed() -> Iterator[Any]:
-    """Yield the deepspeed module, told to compile nothing."""
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of torch, about deepspeed's calls
-    import deepspeed as module
-    from deepspeed.utils import logger
-
-    logger.setLevel("ERROR")
-    operators: dict[str, bool] = module.ops.__compatible_ops__
-    operators[SHARED_MEMORY] = False
-    yield module
-
-
-class _Critic(torch.nn.Module):
-    """A LLaMA body with a scalar head."""
-
-    def __init__(self, config: Any) -> None:
-        from transformers import LlamaModel
-
-        super().__init__()
-        self.model = LlamaModel(config)
-        self.score = torch.nn.Linear(config.hidden_size, 1, bias=False)
-
-    def forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions)
-        return self.score(out.last_hidden_state)[..., 0].float()
-
-
-def hugging_face(model: Llama, role: Role, read: Reader) -> torch.nn.Module:
-    """Return transformers' LLaMA of a role with a reader's weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    options: dict[str, Any] = {
-        "hidden_size": model.hidden,
-        "intermediate_size": model.ffn,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.key_heads,
-        "vocab_size": model.vocabulary,
-        "rms_norm_eps": model.norm_epsilon,
-        "rope_theta": model.rope_base,
-        "tie_word_embeddings": False,
-        "attn_implementation": "sdpa",
-    }
-    config = LlamaConfig(**options)
-    made = LlamaForCausalLM(config) if role == "actor" else _Critic(config)
-    values = {
-        t.name: read(Slice(t, 0, 0 if t.axis is None else t.shape[t.axis]))
-        for t in tensors(model, role)
-    }
-    assert role == "actor" or SCORE in values
-    made.load_state_dict(values)
-    return made
 
 
 class Baseline:
@@ -121,8 +59,9 @@ class Baseline:
         self.settings = {"actor": running.actor_optimizer, "critic": running.critic_optimizer}
         self.hybrid = not why_not(job.backend, wanted=running.hybrid_engine)
         self.engines = {n: self._engine(made[n], n) for n in ("actor", "critic")}
-        self.tokenizer, self.score = load_tokenizer(running.tokenizer), programmed(running.reward)
-        self.prompts = prompt_ids(load_prompts(running.prompts), self.tokenizer, self.work.prompt)
+        self.tokenizer, self.rewards = load_tokenizer(running.tokenizer), Rewards(running)
+        self.special = Special(self.tokenizer.pad, end_tokens(running, self.tokenizer))
+        self.prompts = prompts_for(running, self.tokenizer, self.work.prompt)
         self.digest = sha256()
         self.gather_s = 0.0
         self.norms = {"actor": 0.0, "critic": 0.0}
@@ -135,9 +74,9 @@ class Baseline:
             "gradient_accumulation_steps": local // work.micro_batch,
             "gradient_clipping": o.clip,
             "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
-            "bf16": {"enabled": self.job.running.dtype == "bfloat16"},
+            "bf16": {"enabled": self.job.plan.dtype == "bfloat16"},
             "fp16": {
-                "enabled": self.job.running.dtype == "float16",
+                "enabled": self.job.plan.dtype == "float16",
                 "initial_scale_power": round(log2(self.job.running.loss_scale)),
                 "loss_scale_window": self.job.running.loss_scale_window,
             },
@@ -181,7 +120,9 @@ class Baseline:
         local = work.local(self.world)
         rows = slice(self.rank * local, (self.rank + 1) * local)
         pad = self.tokenizer.pad
-        found = batch_of(self.prompts, pad, work.prompt, work.batch, number, self.job.seed)
+        order = order_of(len(self.prompts.ids), work.batch, number, self.job.seed)
+        found = batch_of(self.prompts.ids, pad, work.prompt, order)
+        self.rows = [self.prompts.rows[place] for place in order[rows]]
         ids, valid = (torch.from_numpy(x[rows]).to(self.device) for x in found)
         numbers = torch.arange(rows.start, rows.stop, device=self.device) + number * work.batch
         if self.hybrid:
@@ -197,28 +138,22 @@ class Baseline:
                     input_ids=x, attention_mask=valid, position_ids=positions,
                     past_key_values=past, use_cache=True, logits_to_keep=1,
                 )  # fmt: skip
-                past, logits = out.past_key_values, out.logits[:, -1].float()
-                tokens = draw(
-                    logits,
-                    running.sampling,
-                    self.job.seed,
-                    numbers,
-                    torch.full_like(numbers, place),
-                )
+                past = out.past_key_values
+                logits = distribution(out.logits[:, -1], running.sampling)
+                tokens = pick(logits, self.job.seed, numbers, torch.full_like(numbers, place))
                 tokens = tokens.where(~ended, torch.full_like(tokens, pad))
                 chosen = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
                 logs.append(chosen * ~ended)
                 ids = torch.cat([ids, tokens[:, None]], 1)
                 valid = torch.cat([valid, (~ended).long()[:, None]], 1)
                 if running.sampling.stop_at_end:
-                    ended |= tokens == self.tokenizer.end
+                    ended |= self.special.ending(tokens)
                 x = tokens[:, None]
         self._keep(Generated(ids, valid, torch.stack(logs, 1)))
 
     def _generate_hybrid(self, prompts: Prompts) -> None:
         """Generate by the hybrid engine, which gathers and times its gather itself."""
-        special = Special(self.tokenizer.pad, self.tokenizer.end)
-        drawer = Drawer(prompts, self.job.running.sampling, special, self.job.seed)
+        drawer = Drawer(prompts, self.job.running.sampling, self.special, self.job.seed)
         engine = self.engines["actor"]
         engine.eval()
         found = generate(engine.generate, prompts, self.work.answer, drawer)
@@ -250,7 +185,7 @@ class Baseline:
 
     def is_exact(self, read: Reader) -> bool:
         """Say whether the gathered weights are a reader's, bit by bit; before the first step."""
-        model, kind = self.engines["actor"].module, getattr(torch, self.job.running.dtype)
+        model, kind = self.engines["actor"].module, getattr(torch, self.job.plan.dtype)
         wanted = {
             t.name: read(Slice(t, 0, 0 if t.axis is None else t.shape[t.axis])).to(kind)
             for t in tensors(self.job.plan.actor)
@@ -266,26 +201,23 @@ class Baseline:
         reference = torch.cat([self._logs(self.frozen["reference"], b) for b in self._parts(size)])
         critic = self.engines["critic"]
         values = torch.cat([critic(*self._inputs(b)) for b in self._parts(size)])
-        if self.score is None:
+        rows = [row | {"answer": t} for row, t in zip(self.rows, self.texts(), strict=True)]
+        scores = torch.tensor(self.rewards.score(rows), device=self.device)
+        if self.rewards.needs_model:
             scored = torch.cat([self.frozen["reward"](*self._inputs(b)) for b in self._parts(size)])
-            scores = scored.gather(1, last_answer_token(self.valid, prompt)[:, None])[:, 0]
-        else:
-            texts = self.texts()
-            scores = torch.tensor([self.score(text) for text in texts], device=self.device)
+            scored = scored.gather(1, last_answer_token(self.valid, prompt)[:, None])[:, 0]
+            scores = scores + self.rewards.model_weight * scored
         old = torch.zeros_like(reference)
         old[:, prompt - 1 :] = self.old
-        rewards = token_rewards(old, reference, scores, self.valid, prompt, ppo)
-        found = advantages_of(values[:, :-1], rewards, self.valid, prompt, ppo)
-        mask = self.valid[:, prompt:].float()
-        advantages = found.advantages
-        if ppo.whiten:
-            parts = mask, advantages * mask, advantages.square() * mask
-            sums = torch.stack([part.sum() for part in parts])
-            dist.all_reduce(sums)
-            advantages = whitened(advantages, mask, sums)
-        self.learnt = (self.old, values[:, prompt - 1 : -1], advantages, found.returns, mask)
-        divergence = ((old - reference)[:, prompt - 1 :] * mask).sum()
-        self.sums = [float(scores.sum()), len(scores), float(divergence), float(mask.sum())]
+        ending = self.special.ending(self.ids[:, prompt:]) & self.valid[:, prompt:].bool()
+        told = Told(old, reference, values, scores, ending.any(1))
+        group = dist.group.WORLD
+        own = [
+            range(first, first + len(scores)) for first in range(0, self.work.batch, len(scores))
+        ]
+        spread = Spread(own, self.rank, group)
+        self.learnt, _ = make_experience(told, self.valid, prompt, ppo, Adapted(ppo.kl), spread)
+        self.totals = totals_of([self.learnt.mask], group)[0]
 
     def _parts(self, size: int) -> list[slice]:
         return [slice(i, i + size) for i in range(0, len(self.ids), size)]
@@ -297,10 +229,8 @@ class Baseline:
     def _logs(self, model: Any, rows: slice) -> Tensor:
         ids, mask, positions = self._inputs(rows)
         out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
-        losses = functional.cross_entropy(
-            out.logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none"
-        )
-        return -losses
+        logits = out.logits[:, :-1].float() / self.job.running.sampling.temperature
+        return -functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
 
     def _learn(self, number: int) -> None:
         start, ppo = self.work.prompt - 1, self.job.ppo
@@ -312,16 +242,17 @@ class Baseline:
                 for group in engine.optimizer.param_groups:
                     group["lr"] = learning_rate(self.settings[name], at, total)
                 for rows in parts:
-                    old, values, advantages, returns, mask = (x[rows] for x in self.learnt)
+                    e = rows_of(self.learnt, rows)
                     if name == "actor":
                         new = self._logs(engine, rows)[:, start:]
-                        loss = actor_loss(new, old, advantages, mask, ppo)
+                        loss = actor_loss(new, e.old, e.advantages, e.mask, ppo, self.totals)
                     else:
                         new = engine(*self._inputs(rows))[:, start:-1]
-                        loss = critic_loss(new, values, returns, mask, ppo)
-                    engine.backward(loss)
+                        loss = critic_loss(new, e.values, e.returns, e.mask, ppo, self.totals)
+                    # A share of the mean over all; the engine divides by micro-batches and ranks.
+                    engine.backward(loss * (len(parts) * self.world))
                     engine.step()
-                    self.losses[name] += float(loss.detach()) / len(parts) / ppo.epochs
+                    self.losses[name] += float(loss.detach()) / ppo.epochs
                 self.norms[name] = float(engine.get_global_grad_norm() or 0.0)
 
     def texts(self) -> list[str]:
@@ -331,19 +262,23 @@ class Baseline:
         return [self.tokenizer.decode(ids[valid].tolist()) for ids, valid in rows]
 
     def _figures(self, number: int, seconds: list[float]) -> StepFigures:
-        sums = torch.tensor([*self.sums, *self.losses.values()], dtype=torch.float64)
+        e = self.learnt
+        own = [e.score, torch.ones_like(e.score), e.divergence, e.tokens, e.cut_off]
+        found = [float(x.double().sum()) for x in own]
+        sums = torch.tensor([*found, *self.losses.values()], dtype=torch.float64)
         sums = sums.to(self.device)
         dist.all_reduce(sums)
         times = torch.tensor([*seconds, self.gather_s], dtype=torch.float64, device=self.device)
         dist.all_reduce(times, dist.ReduceOp.MAX)
-        score, count, divergence, tokens, actor, critic = sums.tolist()
+        score, count, divergence, tokens, cut_off, actor, critic = sums.tolist()
         generation, infer, training, gather = times.tolist()
         return StepFigures(
             step=number,
             reward=score / count,
             kl=divergence / max(1.0, tokens),
-            actor_loss=actor / self.world,
-            critic_loss=critic / self.world,
+            kl_weight=self.job.ppo.kl,
+            actor_loss=actor,
+            critic_loss=critic,
             actor_norm=self.norms["actor"],
             critic_norm=self.norms["critic"],
             generation_s=generation,
@@ -351,49 +286,5 @@ class Baseline:
             inference_s=infer,
             training_s=training,
             answer_tokens=tokens / count,
+            cut_off=cut_off / count,
         )
-
-
-def run_baseline(rank: int, report: Callable[[StepFigures], None], job: Job) -> RunResult:
-    """Do one rank's whole work of the baseline; only rank 0 reports."""
-    from puzzle.run.train import readers_of
-
-    cuda = job.backend == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    with deepspeed() as module:
-        module.init_distributed(dist_backend=job.backend)
-    readers = readers_of(job)
-    baseline = Baseline(job, device, readers)
-    exact = [baseline.is_exact(readers["actor"])] * baseline.world
-    dist.all_gather_object(exact, exact[0])
-    steps: list[StepFigures] = []
-    for number in range(job.running.steps):
-        steps.append(baseline.step(number))
-        if rank == 0:
-            report(steps[-1])
-    received = [0] * baseline.world
-    dist.all_gather_object(received, baseline.received())
-    width = 4 if job.running.dtype == "float32" else 2
-    size = width * parameters(job.plan.actor)
-    planned = round((baseline.world - 1) / baseline.world * size)
-    moved = Moved(
-        engine="deepspeed-zero3",
-        received=tuple(received),
-        planned=(planned,) * baseline.world,
-        messages=(1,) * baseline.world,
-        seconds=min(step.switch_s for step in steps),
-        exact=all(exact),
-    )
-    return RunResult(
-        experiment=job.plan.experiment,
-        backend=job.backend,
-        device=torch.cuda.get_device_name() if cuda else "CPU",
-        world_size=baseline.world,
-        seed=job.seed,
-        first_step=0,
-        steps=tuple(steps),
-        switches=(moved,),
-        answers=tuple(baseline.texts()[:4]),
-        digest=baseline.digest.hexdigest(),
-        peak_bytes=torch.cuda.max_memory_allocated() if cuda else None,
-    )

@@ -19,7 +19,7 @@ from puzzle.run.decode import Decoding, StaticStep
 from puzzle.run.groups import Groups
 from puzzle.run.layers import Cache
 from puzzle.run.links import Directions, Sender, post
-from puzzle.run.sample import draw
+from puzzle.run.sample import Drawn, distribution, packed, pick
 from puzzle.run.stage import Stage, Tokens
 
 
@@ -32,10 +32,17 @@ class Prompts(NamedTuple):
 
 
 class Special(NamedTuple):
-    """Ids of padding and of the end of text."""
+    """Ids of padding and of the tokens that end an answer."""
 
     pad: int
-    end: int
+    ends: tuple[int, ...]
+
+    def ending(self, tokens: Tensor) -> Tensor:
+        """Say which tokens end an answer."""
+        found = torch.zeros_like(tokens, dtype=torch.bool)
+        for end in self.ends:  # by numbers, which need no copy to the device
+            found |= tokens == end
+        return found
 
 
 class Answers(NamedTuple):
@@ -44,18 +51,35 @@ class Answers(NamedTuple):
     ids: Tensor
     valid: Tensor
     log_probs: Tensor
-    """N x A, float32; 0 after an answer's end."""
+    """N x A, of the distribution drawn from, wide; 0 after an answer's end."""
+    kept: Tensor
+    """N x A x B: the tokens drawn from, packed as in `Drawn`; B is 0 where no cut is made."""
+
+    def drawn(self, sampling: Sampling) -> Drawn:
+        """Return the distribution that the answers were drawn from."""
+        return Drawn(sampling.temperature, self.kept if sampling.cuts else None)
+
+    def ended(self, prompt: int, special: Special) -> Tensor:
+        """Say which answers have an end token, N; the others were cut off."""
+        answer = slice(prompt, None)
+        return (special.ending(self.ids[:, answer]) & self.valid[:, answer].bool()).any(1)
 
 
 class _Block:
     """One micro-batch on one stage."""
 
-    def __init__(self, stage: Stage, prompts: Prompts, length: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, stage: Stage, prompts: Prompts, length: int, dtype: torch.dtype, *, cuts: bool
+    ) -> None:
         n, prompt = prompts.ids.shape
         self.prompts = prompts
         self.ids = torch.cat([prompts.ids, prompts.ids.new_zeros(n, length - prompt)], 1)
         self.valid = torch.cat([prompts.valid, prompts.valid.new_zeros(n, length - prompt)], 1)
-        self.log_probs = torch.zeros(n, length - prompt, device=prompts.ids.device)
+        kind = torch.float64 if dtype == torch.float64 else torch.float32
+        self.log_probs = torch.zeros(n, length - prompt, dtype=kind, device=prompts.ids.device)
+        # After an answer's end all tokens are left, so that none has probability 0.
+        bits = packed(torch.ones(stage.model.vocabulary * cuts, dtype=torch.bool))
+        self.kept = bits.to(prompts.ids.device).repeat(n, length - prompt, 1)
         self.cache: Cache = stage.new_cache(n, length, dtype)
         self.ended = torch.zeros(n, dtype=torch.bool, device=prompts.ids.device)
         self.hidden: list[Tensor] = []
@@ -90,7 +114,8 @@ class Generator:
         self.sender = Sender(self.directions)
         size = self.work.decode_micro_batch
         parts = zip(*(x.split(size) for x in prompts), strict=True)
-        blocks = [_Block(self.stage, Prompts(*p), self.work.length, self.dtype) for p in parts]
+        length, cuts = self.work.length, self.sampling.cuts
+        blocks = [_Block(self.stage, Prompts(*p), length, self.dtype, cuts=cuts) for p in parts]
         for block in blocks:
             self._prefill(block)
         for begin in range(self.work.prompt, self.work.length - 1):
@@ -99,10 +124,10 @@ class Generator:
                     self._decode(block, begin)
         for block in blocks:
             self._next_tokens(block, self.work.length - 1)
-        found = [self._whole_log_probs(block) for block in blocks]
+        for block in blocks:
+            self._share_noted(block)
         self.sender.drain()
-        ids, valid = (torch.cat([getattr(b, name) for b in blocks]) for name in ("ids", "valid"))
-        return Answers(ids, valid, torch.cat(found))
+        return Answers(*(torch.cat([getattr(b, n) for b in blocks]) for n in Answers._fields))
 
     def _prefill(self, block: _Block) -> None:
         part, rows = self.work.prefill_micro_batch, len(block.ids)
@@ -152,13 +177,16 @@ class Generator:
 
     def _choose(self, block: _Block, hidden_NH: Tensor, place: int) -> None:
         """Draw the tokens of a place, note them, and tell them to the other stages."""
-        logits = self._whole(self.stage.logits(hidden_NH))
+        logits = distribution(self._whole(self.stage.logits(hidden_NH)), self.sampling)
         numbers = block.prompts.numbers
-        places = torch.full_like(numbers, place)
-        tokens = draw(logits, self.sampling, self.seed, numbers, places)
+        tokens = pick(logits, self.seed, numbers, torch.full_like(numbers, place))
+        chosen = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        at = place - self.work.prompt
+        block.log_probs[:, at] = chosen * ~block.ended
+        if self.sampling.cuts:
+            bits = packed(logits > -torch.inf)
+            block.kept[:, at] = bits.where(~block.ended[:, None], block.kept[:, at])
         tokens = tokens.where(~block.ended, torch.full_like(tokens, self.special.pad))
-        chosen = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        block.log_probs[:, place - self.work.prompt] = chosen * ~block.ended
         for rank in self.others:
             self.sender.send(rank, tokens)
         self._note(block, tokens, place)
@@ -177,7 +205,7 @@ class Generator:
         block.ids[:, place] = tokens
         block.valid[:, place] = (~block.ended).to(block.valid.dtype)
         if self.sampling.stop_at_end:
-            block.ended |= tokens == self.special.end
+            block.ended |= self.special.ending(tokens)
 
     def _whole(self, logits: Tensor) -> Tensor:
         """Return the logits of the whole vocabulary on every slice."""
@@ -193,14 +221,15 @@ class Generator:
         p, d, _ = self.groups.place
         return [self.groups.rank_at(p, d, number) for number in range(self.groups.layout.tensor)]
 
-    def _whole_log_probs(self, block: _Block) -> Tensor:
-        """Return the log-probabilities that the last stage noted, on every stage."""
-        if self.stage.last:
+    def _share_noted(self, block: _Block) -> None:
+        """Bring what the last stage noted of the draws to every stage."""
+        noted = [block.log_probs, *([block.kept] if self.sampling.cuts else [])]
+        for values in noted:
+            if not self.stage.last:
+                post(self.directions, self.end, values).wait()
+                continue
             for rank in self.others:
-                self.sender.send(rank, block.log_probs)
-            return block.log_probs
-        post(self.directions, self.end, block.log_probs).wait()
-        return block.log_probs
+                self.sender.send(rank, values)
 
 
 def gather_replicas(answers: Answers, groups: Groups) -> Answers:
@@ -211,6 +240,9 @@ def gather_replicas(answers: Answers, groups: Groups) -> Answers:
     order = [sorted(ranks).index(rank) for rank in ranks]
     made: list[Tensor] = []
     for mine in answers:
+        if not mine.numel():  # no cuts: nothing is kept
+            made.append(torch.cat([mine] * len(ranks)))
+            continue
         parts = [torch.empty_like(mine) for _ in ranks]
         dist.all_gather(parts, mine.contiguous(), group=groups.data)
         made.append(torch.cat([parts[i] for i in order]))

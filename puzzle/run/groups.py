@@ -32,8 +32,7 @@ class Groups:
         self.tensor = self._make(layout.tensor_groups(), timeout)
         self.data = self._make(layout.data_groups(), timeout)
         self.model = self._make(layout.model_groups(), timeout)
-        if dist.get_backend() == "nccl":
-            self._open()
+        self._open()
 
     def _open(self) -> None:
         """Use each group once, on all ranks in one order.
@@ -41,9 +40,10 @@ class Groups:
         NCCL connects a group's ranks when it is first used and holds their hosts until all are
         there, which in the middle of a pipeline would be never.
         """
+        token = torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu")
         for group in (self.tensor, self.data, self.model):
             if group is not None:
-                dist.all_reduce(torch.zeros(1, device="cuda"), group=group)
+                dist.all_reduce(token, group=group)
 
     def _make(self, numbers: list[tuple[int, ...]], timeout: timedelta) -> dist.ProcessGroup | None:
         """Make one group per tuple of place numbers; return this rank's, None if it is alone."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from puzzle.inputs.ppo import Sampling
 from puzzle.run.generate import Prompts, Special
-from puzzle.run.sample import draw
+from puzzle.run.sample import distribution, pick
 
 
 def why_not(backend: str, *, wanted: bool = True) -> str:
@@ -50,7 +50,10 @@ def settings(length: int) -> dict[str, Any]:
 
 
 class Generated(NamedTuple):
-    """Whole sequences N x S, which tokens are real, log-probabilities of the answers N x A."""
+    """Whole sequences N x S, which tokens are real, log-probabilities of the answers N x A.
+
+    As `Answers`, but without cuts of the distribution.
+    """
 
     ids: Tensor
     valid: Tensor
@@ -68,15 +71,15 @@ class Drawer:
 
     def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
         """Return logits that leave one token; notes its log-probability."""
-        logits = logits.float()
+        logits = distribution(logits, self.sampling)
         places = torch.full_like(self.numbers, ids.shape[1])
-        tokens = draw(logits, self.sampling, self.seed, self.numbers, places)
+        tokens = pick(logits, self.seed, self.numbers, places)
         tokens = tokens.where(~self.ended, torch.full_like(tokens, self.special.pad))
         chosen = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         self.log_probs.append(chosen * ~self.ended)
         self.valid.append((~self.ended).long()[:, None])
         if self.sampling.stop_at_end:
-            self.ended |= tokens == self.special.end
+            self.ended |= self.special.ending(tokens)
         only = torch.full_like(logits, -torch.inf)
         return only.scatter_(1, tokens[:, None], 0.0)
 

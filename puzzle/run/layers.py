@@ -6,6 +6,7 @@ keys and values, D head size, V local vocabulary.
 
 from __future__ import annotations
 
+from math import pi
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
+from puzzle.inputs.model import Llama
+
 Group = dist.ProcessGroup | None
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return values in the precision of sums and logarithms: float32, or float64 as they are."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class _Copy(torch.autograd.Function):
@@ -45,6 +53,16 @@ class _Sum(torch.autograd.Function):
         return grads[0], None
 
 
+def _softmax_parts(logits: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the largest logit m, exp(logit - m), and its sum over the whole vocabulary."""
+    most = logits.amax(-1)
+    dist.all_reduce(most, dist.ReduceOp.MAX, group=group)
+    powers = (logits - most[..., None]).exp_()
+    total = powers.sum(-1)
+    dist.all_reduce(total, group=group)
+    return most, powers, total
+
+
 class _LogProbs(torch.autograd.Function):
     """Log-probabilities of targets from logits whose vocabulary is cut over the slices."""
 
@@ -52,12 +70,8 @@ class _LogProbs(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, first: int, group: dist.ProcessGroup
     ) -> Tensor:
-        logits = logits.float()
-        most = logits.amax(-1)
-        dist.all_reduce(most, dist.ReduceOp.MAX, group=group)
-        powers = (logits - most[..., None]).exp_()
-        total = powers.sum(-1)
-        dist.all_reduce(total, group=group)
+        logits = wide(logits)
+        most, powers, total = _softmax_parts(logits, group)
         own = (targets >= first) & (targets < first + logits.shape[-1])
         local = (targets - first).clamp(0, logits.shape[-1] - 1)
         chosen = logits.gather(-1, local[..., None])[..., 0].where(own, torch.zeros_like(most))
@@ -73,6 +87,30 @@ class _LogProbs(torch.autograd.Function):
         return grad, None, None, None
 
 
+class _Entropy(torch.autograd.Function):
+    """Entropy of the softmax of logits whose vocabulary is cut over the slices.
+
+    H = log Z - sum p l, so that dH / dl = -p (log p + H); a logit of -inf has p = 0 and no part.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, group: dist.ProcessGroup) -> Tensor:
+        logits = wide(logits)
+        most, powers, total = _softmax_parts(logits, group)
+        softmax = powers.div_(total[..., None])
+        logs = logits - (most + total.log())[..., None]
+        logs = logs.masked_fill(softmax == 0, 0.0)
+        entropy = -(softmax * logs).sum(-1)
+        dist.all_reduce(entropy, group=group)
+        ctx.save_for_backward(softmax, logs, entropy)
+        return entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        softmax, logs, entropy = ctx.saved_tensors
+        return softmax * (logs + entropy[..., None]) * -grads[0][..., None], None
+
+
 def to_slices(x: Tensor, group: Group) -> Tensor:
     """Enter a column-parallel product."""
     return x if group is None else _Copy.apply(x, group)  # type: ignore[return-value]
@@ -84,11 +122,19 @@ def from_slices(x: Tensor, group: Group) -> Tensor:
 
 
 def log_probs(logits: Tensor, targets: Tensor, first: int, group: Group) -> Tensor:
-    """Return the targets' log-probabilities, float32; `first` is the slice's first token id."""
+    """Return the targets' log-probabilities, wide; `first` is the slice's first token id."""
     if group is None:
-        logits = logits.float()
+        logits = wide(logits)
         return logits.gather(-1, targets[..., None])[..., 0] - logits.logsumexp(-1)
     return _LogProbs.apply(logits, targets, first, group)  # type: ignore[return-value]
+
+
+def entropies(logits: Tensor, group: Group) -> Tensor:
+    """Return the entropy of the softmax over the whole vocabulary, nats, wide."""
+    if group is None:
+        logs = wide(logits).log_softmax(-1)
+        return -(logs.exp() * logs.masked_fill(logs.isneginf(), 0.0)).sum(-1)
+    return _Entropy.apply(logits, group)  # type: ignore[return-value]
 
 
 def embed(ids: Tensor, weight_VH: Tensor, first: int, group: Group) -> Tensor:
@@ -101,10 +147,10 @@ def embed(ids: Tensor, weight_VH: Tensor, first: int, group: Group) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Root-mean-square normalisation, its statistics in float32."""
-    wide = x.float()
-    wide = wide * (wide.square().mean(-1, keepdim=True) + epsilon).rsqrt()
-    return weight * wide.to(x.dtype)
+    """Root-mean-square normalisation, its statistics in float32 at least."""
+    y = wide(x)
+    y = y * (y.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+    return weight * y.to(x.dtype)
 
 
 class Angles(NamedTuple):
@@ -114,10 +160,26 @@ class Angles(NamedTuple):
     sin: Tensor
 
 
-def rotary_angles(positions_NT: Tensor, head_size: int, base: float, dtype: torch.dtype) -> Angles:
+def frequencies(model: Llama, device: torch.device) -> Tensor:
+    """Return the angle per position of each pair of a head's elements, D / 2, float32.
+
+    With `rope_scaling` as Llama 3.1 (transformers' `llama3`): waves longer than original_context /
+    low turn `factor` times slower, those shorter than original_context / high as before, and
+    between both by linear interpolation over original_context / wavelength.
+    """
+    even = torch.arange(0, model.head_size, 2, dtype=torch.float32, device=device)
+    plain = 1.0 / model.rope_base ** (even / model.head_size)
+    s = model.rope_scaling
+    if s is None:
+        return plain
+    turns = s.original_context * plain / (2 * pi)
+    kept = ((turns - s.low) / (s.high - s.low)).clamp(0, 1)
+    return plain * (kept + (1 - kept) / s.factor)
+
+
+def rotary_angles(positions_NT: Tensor, model: Llama, dtype: torch.dtype) -> Angles:
     """Return the angles of positions; both halves of a head turn alike, as Hugging Face has it."""
-    even = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions_NT.device)
-    angles = positions_NT[..., None].float() / base ** (even / head_size)
+    angles = positions_NT[..., None].float() * frequencies(model, positions_NT.device)
     angles = torch.cat((angles, angles), -1)[:, None]
     return Angles(angles.cos().to(dtype), angles.sin().to(dtype))
 
@@ -168,7 +230,7 @@ def attention(
     x_NTH: Tensor,
     weights: dict[str, Tensor],
     layer: int,
-    head_size: int,
+    model: Llama,
     angles: Angles,
     mask: Tensor,
     cache: Cache | None,
@@ -178,12 +240,16 @@ def attention(
     prefix = f"model.layers.{layer}.self_attn"
     x_NTH = to_slices(x_NTH, group)
     n, t, _ = x_NTH.shape
-    q, k, v = (
-        functional.linear(x_NTH, weights[f"{prefix}.{name}_proj.weight"])
-        .view(n, t, -1, head_size)
-        .transpose(1, 2)
-        for name in "qkv"
-    )
+    found: list[Tensor] = []
+    for name in "qkv":
+        bias = weights.get(f"{prefix}.{name}_proj.bias")
+        y = functional.linear(x_NTH, weights[f"{prefix}.{name}_proj.weight"], bias)
+        y = y.view(n, t, -1, model.head_size)
+        scale = weights.get(f"{prefix}.{name}_norm.weight")
+        if scale is not None:  # of every head, on this slice for its own: gradients are summed
+            y = rms_norm(y, to_slices(scale, group), model.norm_epsilon)
+        found.append(y.transpose(1, 2))
+    q, k, v = found
     q, k = rotate(q, angles), rotate(k, angles)
     if cache is not None:
         k, v = cache.add(layer, k, v)

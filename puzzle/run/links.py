@@ -1,9 +1,10 @@
 """Messages between the stages of a pipeline, received in the order in which they are sent.
 
-Messages of one pair of ranks go through one group per direction, so no tags are needed and NCCL
-cannot stall: the receiver knows the sender's program and posts its receives in that order. NCCL
-then has a connection of its own for each pair and direction, because the process group is begun
-without a device (`member.join`); begun with one, all messages of a rank would wait in one line.
+NCCL carries out everything on a communicator in the order in which it was posted, and where the
+process group was begun with a device that includes single messages. So each pair of ranks has a
+group of its two ranks for each direction: no message waits for one of another pair, as it would in
+a group of all ranks, where a send may stand behind a receive whose sender waits for that send. The
+receiver knows the sender's program and posts its receives in that order, so no tags are needed.
 """
 
 from __future__ import annotations
@@ -26,39 +27,35 @@ AHEAD = 2
 
 
 class Directions:
-    """Two groups over all ranks: towards higher ranks and towards lower ones.
+    """A group of two ranks for each pair that will send, by (source, target)."""
 
-    `pairs` are the (source, target) that will send; without them, on gloo, any may.
-    """
+    def __init__(self, timeout_s: float, pairs: Pairs) -> None:
+        self.ways: dict[tuple[int, int], dist.ProcessGroup] = {}
+        timeout, me = timedelta(seconds=timeout_s), dist.get_rank()
+        for pair in sorted(pairs):
+            made = dist.new_group(sorted(pair), timeout=timeout)
+            if me in pair:
+                assert isinstance(made, dist.ProcessGroup)
+                self.ways[pair] = made
+        self._open()
 
-    def __init__(self, timeout_s: float, pairs: Pairs | None = None) -> None:
-        timeout = timedelta(seconds=timeout_s)
-        up, down = dist.new_group(timeout=timeout), dist.new_group(timeout=timeout)
-        assert isinstance(up, dist.ProcessGroup)
-        assert isinstance(down, dist.ProcessGroup)
-        self.up, self.down, self.pairs = up, down, pairs
-        if dist.get_backend(up) == "nccl":
-            self.open()
-
-    def open(self) -> None:
-        """Make the pairs' connections, on all ranks in one order.
+    def _open(self) -> None:
+        """Make this rank's connections, on all ranks in one order.
 
         NCCL makes a connection when it is first used and holds both hosts until both are there;
         two ranks that began by receiving from each other would wait for ever.
         """
-        assert self.pairs is not None
-        me, cuda = dist.get_rank(), dist.get_backend(self.up) == "nccl"
-        token = torch.zeros(1, device="cuda" if cuda else "cpu")
-        for source, target in sorted(self.pairs):
-            if me == source:
-                dist.send(token, target, group=self.towards(source, target))
-            elif me == target:
-                dist.recv(token, source, group=self.towards(source, target))
+        token = torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        for (source, target), group in self.ways.items():
+            if source == dist.get_rank():
+                dist.send(token, target, group=group)
+            else:
+                dist.recv(token, source, group=group)
 
     def towards(self, source: int, target: int) -> dist.ProcessGroup:
-        """Return the group for messages from one rank to another."""
-        assert self.pairs is None or (source, target) in self.pairs, (source, target)
-        return self.up if source < target else self.down
+        """Return the group for messages from one rank to another; one of them is this rank."""
+        assert (source, target) in self.ways, (source, target)
+        return self.ways[source, target]
 
 
 class Sender:

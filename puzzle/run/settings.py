@@ -1,14 +1,13 @@
 """What every rank of a run is told, and what a run hands back: values without torch."""
 
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from common.ranks import Backend
 from puzzle.inputs.ppo import Ppo, Running
 from puzzle.plan.plans import Plan
-
-Backend = Literal["gloo", "nccl"]
 
 
 class Job(NamedTuple):
@@ -27,8 +26,16 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     reward: float
     """Mean score of the answers."""
+    rewards_failed: int = 0
+    """Answers at which a reward of the user's own raised or did not end."""
+    replaced: int = 0
+    """Prompts whose answers were all scored alike, and whose place others took."""
+    held_reward: float | None = None
+    """Mean score of answers to the held prompts after this step; None where it was not asked."""
     kl: float
     """Mean over answer tokens of log-probability minus the reference's."""
+    kl_weight: float = 0.0
+    """Of the divergence in this step's rewards or loss."""
     actor_loss: float
     critic_loss: float
     actor_norm: float
@@ -41,6 +48,12 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     training_s: float
     answer_tokens: float
     """Mean length of the answers."""
+    cut_off: float = 0.0
+    """Part of the answers that were cut off before an end token."""
+    clipped: float = 0.0
+    """Part of the learnt tokens whose ratio is outside the clip, mean over updates."""
+    entropy: float | None = None
+    """Of the distribution drawn from, nats, mean over updates; None where it has no weight."""
     actor_scale: float = 1.0
     """Factor on the loss of the next step; other than 1 in float16 only."""
     critic_scale: float = 1.0
@@ -85,12 +98,14 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """Of all sequences that were generated."""
     peak_bytes: int | None
     """Of the fullest GPU."""
+    prompts: int = 0
+    """That were asked in turn."""
+    prompts_left_out: int = 0
+    """Longer than `work.prompt`."""
+    prompts_cut: int = 0
+    """Longer than `work.prompt` and asked by their last tokens."""
 
     def median_of(self, field: str) -> float:
         """Return a field's median over the steps after the first."""
         steps = self.steps[1:] or self.steps
         return median(getattr(step, field) for step in steps)
-
-
-class RankError(RuntimeError):
-    """A rank failed or died, so the run was ended; the message is one line that says which."""

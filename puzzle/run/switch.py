@@ -74,9 +74,13 @@ class Switcher:
                 waiting.append((part, buffer, post(self.directions, source, buffer)))
                 got += size * some.element_size()
                 messages += 1
+        packed: dict[tuple[Slice, ...], Tensor] = {}
         for target, moves in self.going.items():
             for part in buckets(moves, some.element_size(), self.bucket):
-                sender.send(target, torch.cat([self._cut(weights, m).flatten() for m in part]))
+                parts = tuple(move.part for move in part)  # several replicas may need the same
+                if parts not in packed:
+                    packed[parts] = torch.cat([self._cut(weights, m).flatten() for m in part])
+                sender.send(target, packed[parts])
         return Started(weights, sender, waiting, Counted(got, sender.bytes, messages))
 
     def finish(self, started: Started) -> tuple[dict[str, Tensor], Counted]:

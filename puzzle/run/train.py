@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from common.errors import InputError
 from puzzle.inputs.model import Role
 from puzzle.plan.passes import ModelName
 from puzzle.plan.plans import reshard_of
 from puzzle.plan.roads import generation_pairs, switch_pairs, training_pairs
-from puzzle.plan.schedules import inference, make_schedule, pass_ratio
-from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
-from puzzle.run.decode import Decoding
-from puzzle.run.executor import Work, execute
+from puzzle.plan.schedules import actor_alone, inference, make_schedule, pass_ratio
+from puzzle.run.adapted import Adapted
+from puzzle.run.data import Asked, held_prompts, load_tokenizer, order_of, prompts_for
+from puzzle.run.dynamic import Batch, filled
+from puzzle.run.ends import end_tokens
+from puzzle.run.executor import Finish, Work, execute
 from puzzle.run.experience import (
     Experience,
     Scores,
@@ -25,18 +28,26 @@ from puzzle.run.experience import (
     meet,
     micro_batches,
     share,
+    told_by,
 )
-from puzzle.run.generate import Answers, Generator, Prompts, Special, gather_replicas
+from puzzle.run.generate import Answers, Special
 from puzzle.run.groups import Groups, turned_places
+from puzzle.run.learn import Losses, Seen, rows_of, totals_over
 from puzzle.run.links import Directions
-from puzzle.run.ppo import actor_loss, critic_loss
-from puzzle.run.rewards import programmed
+from puzzle.run.means import Totals, replica_rows
+from puzzle.run.rewards import Rewards, models_score
+from puzzle.run.sampler import Sampler
+from puzzle.run.samples import Spread
 from puzzle.run.settings import Job, StepFigures
-from puzzle.run.stage import Stage
+from puzzle.run.stage import Stage, Tokens
 from puzzle.run.streams import Streams, Taken, streams_of
 from puzzle.run.switch import Counted, Switcher
+from puzzle.run.tally import Told, adapted_after, step_figures, summed
 from puzzle.run.update import LossScale, Update
-from puzzle.run.weights import Reader, Store, random_weights
+from puzzle.run.weights import Reader, Store
+
+_APART = 2**20
+"""Steps between the batches that are generated for one step: more than any run has."""
 
 
 class Trainer:
@@ -50,7 +61,7 @@ class Trainer:
         streams: Streams | None = None,
     ) -> None:
         self.job, self.device, self.plan = job, device, job.plan
-        self.dtype: torch.dtype = getattr(torch, job.running.dtype)
+        self.dtype: torch.dtype = getattr(torch, job.plan.dtype)
         choice, timeout = job.plan.choice, job.running.timeout_s
         self.groups = Groups(choice.training, timeout)
         moves = reshard_of(job.plan) if choice.training != choice.generation else None
@@ -77,20 +88,40 @@ class Trainer:
             slices = self.stores["actor"].slices
             self.switcher = Switcher(moves, self.groups, roads, slices)
         self.stages = {
-            name: Stage(self._model(name), self._role(name), self._groups(name), store.weights)
+            name: Stage(
+                self._model(name),
+                self._role(name),
+                self._groups(name),
+                store.weights,
+                recompute=choice.recompute,
+            )
             for name, store in self.stores.items()
         }
-        running, total = job.running, job.running.steps * job.ppo.epochs
+        running, work = job.running, job.plan.work
+        self.mini_batch = job.ppo.mini_batch or work.batch
+        total = running.steps * job.ppo.epochs * (work.batch // self.mini_batch)
         optimizers = {"actor": running.actor_optimizer, "critic": running.critic_optimizer}
         self.updates = {
-            name: Update(self.stores[name], self._groups(name), settings, total, LossScale(running))
+            name: Update(
+                self.stores[name],
+                self._groups(name),
+                settings,
+                total,
+                LossScale(running, job.plan.dtype),
+            )
             for name, settings in optimizers.items()
+            if name in self.stores
         }
         self.tokenizer = load_tokenizer(running.tokenizer)
-        self.score = programmed(running.reward)
-        work = job.plan.work
-        self.prompts = prompt_ids(load_prompts(running.prompts), self.tokenizer, work.prompt)
-        self.decoding: Decoding = "graph" if running.cuda_graphs else "grown"
+        self.special = Special(self.tokenizer.pad, end_tokens(running, self.tokenizer))
+        # Those of one tensor slice score for all; others have none to start.
+        scores = self.groups.last and self.groups.place.slice == 0
+        self.rewards = Rewards(running) if scores else None
+        self.models_score = models_score(running)
+        self.prompts = prompts_for(running, self.tokenizer, work.prompt)
+        self.held = held_prompts(running, self.tokenizer, work.prompt)
+        self.adapted = Adapted(job.ppo.kl)
+        self.sampler = Sampler(job, self.making, self.directions, device, self.special)
         self.digest = sha256()
         self.counted = Counted(0, 0, 0)
         self.switch_s = 0.0
@@ -108,7 +139,10 @@ class Trainer:
         trained = name in ("actor", "critic")
         role, model = self._role(name), self._model(name)
         groups = self._groups(name)
-        return Store(model, role, groups, read, self.dtype, self.device, trained=trained)
+        return Store(
+            model, role, groups, read, self.dtype, self.device,
+            trained=trained, sharded=self.plan.choice.shard_optimizer,
+        )  # fmt: skip
 
     def step(self, number: int) -> StepFigures:
         """Do one PPO step and return what all ranks measured."""
@@ -116,7 +150,9 @@ class Trainer:
         answers = self.answers
         seconds.append(self._timed(lambda: self._infer(answers)))
         seconds.append(self._timed(lambda: self._learn(answers, number)))
-        return self._figures(number, seconds)
+        every = self.job.running.evaluate_every
+        held = self.evaluate() if every and (number + 1) % every == 0 else None
+        return self._figures(number, seconds, held)
 
     def _timed(self, action: Callable[[], None]) -> float:
         dist.barrier()
@@ -150,64 +186,134 @@ class Trainer:
         if switcher is not None:
             self.arranged = self.streams.arrange(lambda: switcher.start(weights), switcher.finish)
 
-    def prompts_of(self, number: int) -> Prompts:
-        """Return this generation replica's prompts of a step."""
-        work, replicas = self.plan.work, self.making.layout.data
-        pad = self.tokenizer.pad
-        seed = self.job.seed
-        ids, valid = batch_of(self.prompts, pad, work.prompt, work.batch, number, seed)
-        size = work.batch // replicas
-        rows = slice(self.making.place.replica * size, (self.making.place.replica + 1) * size)
-        numbers = torch.arange(rows.start, rows.stop) + number * work.batch
-        found = (torch.from_numpy(ids[rows]), torch.from_numpy(valid[rows]), numbers)
-        return Prompts(*(x.to(self.device) for x in found))
+    def order_of(self, number: int) -> list[int]:
+        """Return which prompts a step asks, by answer of the batch."""
+        count, batch, seed = len(self.prompts.ids), self.plan.work.batch, self.job.seed
+        return order_of(count, batch, number, seed, self.job.ppo.samples)
 
     def _generate(self, number: int) -> None:
-        running = self.job.running
-        stage = Stage(self.plan.actor, "actor", self.making, self.shard())
-        special = Special(self.tokenizer.pad, self.tokenizer.end)
-        generator = Generator(
-            stage, self.making, self.directions, self.plan.work, running.sampling, special,
-            self.job.seed, self.dtype, self.decoding,
-        )  # fmt: skip
-        whole = gather_replicas(generator.run(self.prompts_of(number)), self.making)
-        self.digest.update(whole.ids.cpu().numpy().tobytes())
-        size = self.plan.work.batch // self.groups.layout.data
-        rows = slice(self.groups.place.replica * size, (self.groups.place.replica + 1) * size)
-        self.answers = Answers(*(x[rows] for x in whole))
+        stage, ppo = Stage(self.plan.actor, "actor", self.making, self.shard()), self.job.ppo
+        self.replaced, self.failed, self.asked = 0, 0, 0
+        self.scores: Tensor | None = None
+        if ppo.dynamic_sampling:
+
+            def further(at: int) -> Batch:  # of steps that never come
+                asked = self._asked(number + at * _APART)
+                return self._scored(self.sampler.draw(stage, asked))
+
+            batch, self.replaced = filled(further, ppo.dynamic_sampling, ppo.samples)
+            self.scores = batch.scores[self._own_rows()]
+        else:
+            batch = self.sampler.draw(stage, self._asked(number))
+        self.digest.update(batch.answers.ids.cpu().numpy().tobytes())
+        self._take(batch)
+
+    def _asked(self, number: int) -> Asked:
+        """Return which prompts a step asks."""
+        return Asked(self.prompts, self.order_of(number), number)
+
+    def _own_rows(self) -> list[int]:
+        """Return which answers of a batch this replica learns from."""
+        replicas, replica = self.groups.layout.data, self.groups.place.replica
+        return replica_rows(self.plan.work.batch, self.mini_batch, replicas, replica)
+
+    def _take(self, batch: Batch) -> None:
+        """Have this replica's answers, and the rows that they are to."""
+        rows = self._own_rows()
+        self.answers = Answers(*(x[rows] for x in batch.answers))
+        self.rows = [batch.rows[row] for row in rows]
+
+    def _scored(self, batch: Batch) -> Batch:
+        """Return a batch with the scores of all its answers, on every rank."""
+        self._take(batch)
+        names: tuple[ModelName, ...] = ("reward",) if self.models_score else ()
+        scores = self._passes(self.answers, [names] if names else [])
+        found = self.answers.log_probs.new_zeros(len(batch.rows))
+        if self.groups.last:
+            own = self._scores(self.answers, scores)
+            if self.groups.place.slice == 0:
+                found[self._own_rows()] = own
+        dist.all_reduce(found)
+        return batch._replace(scores=found)
+
+    def evaluate(self) -> float | None:
+        """Return the mean score of an answer to each held prompt; None where there are none.
+
+        Batches are whole: the last one is filled with prompts from the first on, not counted.
+        """
+        held, work = self.held, self.plan.work
+        if held is None:
+            return None
+        kept = self.answers, self.rows, self.failed, self.asked
+        stage, scores = Stage(self.plan.actor, "actor", self.making, self.shard()), list[Tensor]()
+        for first in range(0, len(held.ids), work.batch):
+            order = [at % len(held.ids) for at in range(first, first + work.batch)]
+            # Numbers of batches that no step has.
+            batch = self.sampler.draw(stage, Asked(held, order, -1 - first // work.batch))
+            scores.append(self._scored(batch).scores)
+        self.answers, self.rows, self.failed, self.asked = kept
+        return float(torch.cat(scores)[: len(held.ids)].double().mean())
 
     # Stage 2
 
     def _infer(self, answers: Answers) -> None:
         names: list[ModelName] = ["reference", "reward", "critic"]
-        if self.score is not None:
+        if not self.models_score or self.scores is not None:
             names.remove("reward")
+        if not self.job.ppo.critic_learns:
+            names.remove("critic")
         if self.job.ppo.old_log_probs == "training":
             names.append("actor")
-        batches = micro_batches(answers, self.plan.work.inference_micro_batch)
-        stages = {str(name): self.stages[name] for name in names}
-        scores = Scores(stages, batches, self.plan.work.prompt)
         merged = self.plan.choice.inference == "merged"
         streams = [tuple(names)] if merged else [tuple(names[i : i + 1]) for i in range(len(names))]
+        scores = self._passes(answers, streams)
+        self.experience: Experience | None = None
+        if self.groups.last:
+            prompt = self.plan.work.prompt
+            ended = answers.ended(prompt, self.special)
+            found = self._scores(answers, scores) if self.scores is None else self.scores
+            told = told_by(answers, scores, found, ended)
+            self.experience, self.adapted = make_experience(
+                told, answers.valid, prompt, self.job.ppo, self.adapted, self._spread()
+            )
+        if self.turned:
+            self.experience = share(self.experience, self.groups, self.directions, answers)
+
+    def _passes(self, answers: Answers, streams: Sequence[tuple[ModelName, ...]]) -> Scores:
+        """Return what models say of the answers, stream by stream."""
+        batches = micro_batches(answers, self.plan.work.scored(len(answers.ids)))
+        stages = {str(name): self.stages[name] for names in streams for name in names}
+        drawn = answers.drawn(self.job.running.sampling)
+        scores = Scores(stages, batches, self.plan.work.prompt, drawn)
         for models in streams:
             turned: tuple[ModelName, ...] = tuple(n for n in models if n in self.turned)
             schedule = inference(self.groups.layout.pipeline, len(batches), models, turned)
             work = Work(stages, batches, scores.finish, {})
             execute(schedule, self.groups, self.directions, work, self.dtype)
         if self.turned:
-            meet(scores, self.groups, self.directions, answers, self.score is None)
-        self.experience: Experience | None = None
-        if self.groups.last:
-            found = self._scores(answers, scores)
-            self.experience = make_experience(answers, scores, found, self.groups, self.job.ppo)
-        if self.turned:
-            self.experience = share(self.experience, self.groups, self.directions, answers)
+            meet(scores, self.groups, self.directions, answers)
+        return scores
+
+    def _spread(self) -> Spread:
+        """Return which answers of the batch each replica learns from."""
+        batch, replicas = self.plan.work.batch, self.groups.layout.data
+        rows = [replica_rows(batch, self.mini_batch, replicas, r) for r in range(replicas)]
+        return Spread(rows, self.groups.place.replica, self.groups.data)
 
     def _scores(self, answers: Answers, scores: Scores) -> Tensor:
-        if self.score is None:
-            return scores.whole("reward")
-        texts = self.texts(answers)
-        return torch.tensor([self.score(text) for text in texts], device=self.device)
+        """Return the weighted sum of all rewards, the same on every slice."""
+        found = torch.zeros(len(answers.ids), dtype=answers.log_probs.dtype, device=self.device)
+        if self.rewards is not None:
+            texts = self.texts(answers)
+            rows = [row | {"answer": t} for row, t in zip(self.rows, texts, strict=True)]
+            found += torch.tensor(self.rewards.score(rows), dtype=found.dtype, device=self.device)
+            self.failed += self.rewards.failed
+            self.asked += len(rows)
+            if self.models_score:
+                found += self.rewards.model_weight * scores.whole("reward")
+        if self.groups.tensor is not None:
+            dist.broadcast(found, group_src=0, group=self.groups.tensor)
+        return found
 
     def texts(self, answers: Answers) -> list[str]:
         """Return the answers as text."""
@@ -219,97 +325,70 @@ class Trainer:
 
     def _learn(self, answers: Answers, number: int) -> None:
         layout, size = self.groups.layout, self.plan.work.micro_batch
-        batches = micro_batches(answers, size)
+        cuts = self._mini_batches(answers)
         ratio = pass_ratio(self.plan.actor, self.plan.critic)
-        kind = self.plan.choice.schedule
-        schedule = make_schedule(kind, layout.pipeline, len(batches), ratio)
-        self.losses = {"actor": 0.0, "critic": 0.0}
-        for epoch in range(self.job.ppo.epochs):
-            at = number * self.job.ppo.epochs + epoch
+        count = len(answers.ids) // len(cuts) // size
+        schedule = actor_alone(layout.pipeline, count)
+        if self.job.ppo.critic_learns:
+            schedule = make_schedule(self.plan.choice.schedule, layout.pipeline, count, ratio)
+        self.seen, totals = Seen(), list[Totals]()
+        if self.experience is not None:
+            totals = totals_over(self.experience, cuts, self.groups.data)
+        updates = self.job.ppo.epochs * len(cuts)
+        for at in range(updates):
             # The next step's switch may go beside what is left of training.
-            final = epoch + 1 == self.job.ppo.epochs and number + 1 < self.job.running.steps
+            final = at + 1 == updates and number + 1 < self.job.running.steps
 
             def updated(model: str, final: bool = final) -> None:
                 if model == "actor" and final and self.streams.ahead:
                     self._arrange()
 
-            losses = self._losses(len(batches), size)
-            work = Work(self.stages, batches, losses, self.updates, at, updated)
+            part = at % len(cuts)
+            rows = Answers(*(x[cuts[part]] for x in answers))
+            batches = micro_batches(rows, size)
+            finish = self._losses(batches, rows, cuts[part], totals[part] if totals else None)
+            step = number * updates + at
+            work = Work(self.stages, batches, finish, self.updates, step, updated)
             execute(schedule, self.groups, self.directions, work, self.dtype)
 
-    def _losses(self, count: int, size: int) -> Callable[[str, int, Tensor], Tensor]:
-        """Return what the last stage makes of a micro-batch: its part of the loss."""
-        start, ppo = self.plan.work.prompt - 1, self.job.ppo
-        parts: list[Experience] = []
-        if self.experience is not None:
-            rows = zip(*(x.split(len(x) // count) for x in self.experience), strict=True)
-            parts = [Experience(*row) for row in rows]
+    def _mini_batches(self, answers: Answers) -> list[slice]:
+        """Return this replica's rows of each mini-batch."""
+        size = self.mini_batch // self.groups.layout.data
+        return [slice(first, first + size) for first in range(0, len(answers.ids), size)]
 
-        def finish(model: str, batch: int, y: Tensor) -> Tensor:
-            part, stage = parts[batch], self.stages[model]
-            if model == "actor":
-                new = stage.next_log_probs(y, self._ids(batch, size))[:, start:]
-                loss = actor_loss(new, part.old, part.advantages, part.mask, ppo)
-            else:
-                new = stage.values(y)[:, start:-1]
-                loss = critic_loss(new, part.values, part.returns, part.mask, ppo)
-            self.losses[model] += float(loss.detach()) / count / ppo.epochs
-            return loss / count
+    def _losses(
+        self, batches: list[Tokens], answers: Answers, rows: slice, totals: Totals | None
+    ) -> Finish:
+        """Return what the last stage makes of a micro-batch; other stages make nothing."""
+        if self.experience is None or totals is None:
+            return lambda model, batch, y: None
+        part = rows_of(self.experience, rows)
+        drawn = answers.drawn(self.job.running.sampling)
+        weight = self.adapted.kl_weight
+        losses = Losses(self.stages, batches, part, drawn, totals, self.job.ppo, weight, self.seen)
+        return losses.finish
 
-        return finish
+    def close(self) -> None:
+        """End what was started beside the ranks."""
+        if self.rewards is not None:
+            self.rewards.close()
 
-    def _ids(self, batch: int, size: int) -> Tensor:
-        return micro_batches(self.answers, size)[batch].ids
+    def _all_failed(self) -> None:
+        """Raise InputError on all ranks: a reward that fails at every answer teaches nothing."""
+        why = [self.rewards.why if self.rewards else ""] * self.plan.world
+        dist.all_gather_object(why, why[0])
+        first = next(filter(None, why), "")
+        raise InputError(f"running.reward failed at every answer of a step: {first}")
 
-    def _figures(self, number: int, seconds: list[float]) -> StepFigures:
-        replicas = self.groups.layout.data
-        first = self.groups.place.slice == 0
-        sums = torch.zeros(6, dtype=torch.float64, device=self.device)
-        if self.groups.last and first and self.experience is not None:
-            e = self.experience
-            sums[0], sums[1] = e.score.sum(), len(e.score)
-            sums[2], sums[3] = e.divergence.sum(), e.mask.sum()
-        if first:  # each loss is known where its model ends, and 0 elsewhere
-            sums[4], sums[5] = self.losses["actor"], self.losses["critic"]
-        dist.all_reduce(sums)
+    def _figures(self, number: int, seconds: list[float], held: float | None) -> StepFigures:
+        scored = self.failed, self.asked
+        sums = summed(self.experience, self.seen, self.adapted, self.groups, self.device, scored)
+        if 0 < sums["asked"] == sums["failed"]:
+            self._all_failed()
         times = torch.tensor([*seconds, self.switch_s], dtype=torch.float64, device=self.device)
         dist.all_reduce(times, dist.ReduceOp.MAX)
-        score, count, divergence, tokens, actor, critic = sums.tolist()
-        generation, infer, training, switch = times.tolist()
-        return StepFigures(
-            step=number,
-            reward=score / count,
-            kl=divergence / max(1.0, tokens),
-            actor_loss=actor / replicas,
-            critic_loss=critic / replicas,
-            actor_norm=self.updates["actor"].norm,
-            critic_norm=self.updates["critic"].norm,
-            generation_s=generation,
-            switch_s=switch,
-            inference_s=infer,
-            training_s=training,
-            answer_tokens=tokens / count,
-            actor_scale=self.updates["actor"].scale.value,
-            critic_scale=self.updates["critic"].scale.value,
-            skipped=sum(update.skipped for update in self.updates.values()),
-        )
-
-
-def readers_of(job: Job) -> dict[str, Reader]:
-    """Return where each model's weights come from.
-
-    The reference is the actor as it was, the critic begins as the reward model.
-    """
-    from puzzle.run.checkpoint_files import checkpoint_weights
-
-    running, seed = job.running, job.seed
-    actor = random_weights(seed, "actor")
-    critic = random_weights(seed, "critic")
-    if running.actor_weights:
-        actor = checkpoint_weights(running.actor_weights, job.plan.actor, "actor", seed)
-    if running.critic_weights:
-        critic = checkpoint_weights(running.critic_weights, job.plan.critic, "critic", seed)
-    readers = {"actor": actor, "critic": critic, "reference": actor}
-    if programmed(running.reward) is None:
-        readers["reward"] = critic
-    return readers
+        kl_weight = self.adapted.kl_weight
+        self.adapted = adapted_after(sums, self.adapted, self.job.ppo)
+        updates = self.job.ppo.epochs * (self.plan.work.batch // self.mini_batch)
+        told = Told(number, self.job, kl_weight, self.replaced, held)
+        return step_figures(told, sums, times.tolist(), self.updates, updates)

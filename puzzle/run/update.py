@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from puzzle.inputs.ppo import Optimizer, Running
+from puzzle.inputs.precision import DtypeName
 from puzzle.run.groups import Groups
 from puzzle.run.weights import Store
 
@@ -38,8 +39,8 @@ class LossScale:
     Every rank of the model sees the same norm, so all have the same factor without telling.
     """
 
-    def __init__(self, running: Running) -> None:
-        self.dynamic = running.dtype == "float16"
+    def __init__(self, running: Running, dtype: DtypeName) -> None:
+        self.dynamic = dtype == "float16"
         self.value = running.loss_scale if self.dynamic else 1.0
         self.window, self.good = running.loss_scale_window, 0
 
@@ -64,15 +65,20 @@ class Update:
         self.scale = scale
         for main in store.main.values():
             main.requires_grad_(True)
-        matrices = [m for m in store.main.values() if m.dim() > 1]
-        vectors = [m for m in store.main.values() if m.dim() == 1]
+        matrices, vectors = (
+            [m for name, m in store.main.items() if (store.weights[name].dim() > 1) == flat]
+            for flat in (True, False)
+        )
         groups_of = [
             {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
-            [g for g in groups_of if g["params"]], lr=settings.rate, betas=settings.betas
-        )
+            [g for g in groups_of if g["params"]],
+            lr=settings.rate,
+            betas=settings.betas,
+            foreach=False,
+        )  # one tensor after the other: all at once would need another copy of all moments
         self.norm, self.skipped = 0.0, 0
 
     def count(self) -> int:
@@ -80,41 +86,61 @@ class Update:
         some = next(iter(self.store.main.values()))
         return int(self.optimizer.state[some].get("step", 0))
 
-    def reduce(self) -> None:
-        """Start averaging gradients over the replicas, in one message.
+    def moments(self, kind: str) -> dict[str, Tensor]:
+        """Return the optimizer's `exp_avg` or `exp_avg_sq` of the main weights that it holds.
 
-        Each weight's own gradient is dropped as soon as it is copied, so both are never held whole.
+        Zeros, which it then begins with, where no step was taken.
         """
-        weights = list(self.store.weights.values())
-        count = sum(weight.numel() for weight in weights)
-        self.flat = torch.empty(count, dtype=torch.float32, device=weights[0].device)
-        for weight, part in zip(
-            weights, self.flat.split([w.numel() for w in weights]), strict=True
-        ):
+        states = {name: self.optimizer.state[main] for name, main in self.store.main.items()}
+        for name, main in self.store.main.items():
+            states[name].setdefault(kind, torch.zeros_like(main))
+        return {name: state[kind] for name, state in states.items()}
+
+    def reduce(self) -> None:
+        """Start summing gradients over the replicas, in one message.
+
+        A sum, for each replica's losses are its shares of the mean over all. Each weight's own
+        gradient is dropped as soon as it is copied, so both are never held whole. Where the
+        optimizer is sharded, each replica gets the sums of its own share.
+        """
+        share, weights = self.store.share, list(self.store.weights.values())
+        sizes = [weight.numel() for weight in weights]
+        count = share.padded if share else sum(sizes)
+        kind = next(iter(self.store.main.values())).dtype
+        self.flat = torch.empty(count, dtype=kind, device=weights[0].device)
+        self.flat[sum(sizes) :] = 0.0
+        for weight, part in zip(weights, self.flat[: sum(sizes)].split(sizes), strict=True):
             part.copy_(_gradient(weight).flatten())
             weight.grad = None
         self.work = None
-        if self.groups.data is not None:
-            self.flat /= self.groups.layout.data
+        if share is not None:
+            self.summed, self.work = share.reduce(self.flat)
+        elif self.groups.data is not None:
             self.work = dist.all_reduce(self.flat, group=self.groups.data, async_op=True)
 
     def sum_squares(self) -> None:
-        """Start summing the gradient's squares over the model's ranks."""
+        """Start summing the gradient's squares over the ranks that hold a part of it."""
         if self.work is not None:
             self.work.wait()
-        sizes = [w.numel() for w in self.store.weights.values()]
-        self.parts = dict(zip(self.store.weights, self.flat.split(sizes), strict=True))
+        share, group = self.store.share, self.groups.model
+        if share is None:
+            sizes = [w.numel() for w in self.store.weights.values()]
+            self.parts = dict(zip(self.store.weights, self.flat.split(sizes), strict=True))
+        else:
+            self.flat, group = self.summed, dist.group.WORLD
+            del self.summed
+            self.parts = share.parts(self.flat)
         first = self.groups.place.slice == 0
         # A copy of what another slice counts adds 0 to the norm, but not where it is infinite.
         counted = [
-            part.double().square().sum()
+            torch.linalg.vector_norm(part, dtype=torch.float64).square()
             * (first or self.store.slices[name].tensor.axis is not None)
             for name, part in self.parts.items()
         ]
         self.squares = torch.stack(counted).sum()
         self.work = None
-        if self.groups.model is not None:
-            self.work = dist.all_reduce(self.squares, group=self.groups.model, async_op=True)
+        if group is not None:
+            self.work = dist.all_reduce(self.squares, group=group, async_op=True)
 
     def step(self, number: int) -> None:
         """Unscale, clip and update; leaves the weights as they are if the norm is not finite."""

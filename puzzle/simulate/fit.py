@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puzzle.inputs.cluster import Constants
+from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import known_models
-from puzzle.inputs.published import PublishedRun
+from puzzle.inputs.workload import Workload
 from puzzle.simulate.cost import generation_time, inference_time, training_time
+from puzzle.simulate.rates import Rates
 
 Table = dict[str, Constants]
 """Constants by cluster."""
@@ -51,6 +53,26 @@ START = Constants(
 """Where the fit begins; what is in no list above stays at these values."""
 
 
+class TimedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was measured: what ran, and its mean stage times in seconds."""
+
+    cluster: str
+    """Name that the constants of `OF_CLUSTER_TRAINING` and `OF_CLUSTER_GENERATION` belong to."""
+    actor: str
+    critic: str
+    layout: Layout | None
+    """None where the engine is not 3D-parallel; the fit takes no such run."""
+    generation_layout: Layout | None
+    """Where the switch is on."""
+    work: Workload | None
+    mode: str
+    """`bulk` where both models were trained merged."""
+    generation_s: float
+    inference_s: float | None
+    training_s: float
+    switch_s: float | None
+
+
 class Errors(NamedTuple):
     """Mean and largest relative error of the predicted stage times."""
 
@@ -59,8 +81,8 @@ class Errors(NamedTuple):
     generation: tuple[float, float]
 
 
-def stage_times(run: PublishedRun, c: Constants) -> tuple[float, float, float]:
-    """Return predicted training, inference and generation times of a published run.
+def stage_times(run: TimedRun, c: Constants) -> tuple[float, float, float]:
+    """Return predicted training, inference and generation times of a run.
 
     As released: no critic update in the merged schedule, inference one model after another, and
     the measured switch (0 where its log lacks it) inside the generation time.
@@ -68,37 +90,37 @@ def stage_times(run: PublishedRun, c: Constants) -> tuple[float, float, float]:
     models, layout, work = known_models(), run.layout, run.work
     assert layout is not None
     assert work is not None
-    actor, critic = models[run.actor], models[run.critic]
+    actor, critic, on = models[run.actor], models[run.critic], Rates(c)
     merged = run.mode == "bulk"
     return (
-        training_time(actor, critic, layout, work, c, merged=merged, steps_critic=False),
-        inference_time(actor, critic, layout, work, c, merged=False),
-        generation_time(actor, run.generation_layout or layout, work, c) + (run.switch_s or 0.0),
+        training_time(actor, critic, layout, work, on, merged=merged, steps_critic=False),
+        inference_time(actor, critic, layout, work, on, merged=False),
+        generation_time(actor, run.generation_layout or layout, work, on) + (run.switch_s or 0.0),
     )
 
 
-def measured(run: PublishedRun) -> tuple[float, float, float]:
+def measured(run: TimedRun) -> tuple[float, float, float]:
     """Return the measured times in the order of `stage_times`."""
     return run.training_s, run.inference_s or float("nan"), run.generation_s
 
 
-def errors(runs: Sequence[PublishedRun], table: Table) -> Errors:
+def errors(runs: Sequence[TimedRun], table: Table) -> Errors:
     """Return the relative errors of all runs."""
     pairs = [(stage_times(run, table[run.cluster]), measured(run)) for run in runs]
     off = np.abs(np.array([[p / m - 1 for p, m in zip(*pair, strict=True)] for pair in pairs]))
     return Errors(*((float(c.mean()), float(c.max())) for c in off.T))
 
 
-def fit(runs: Sequence[PublishedRun]) -> Table:
+def fit(runs: Sequence[TimedRun]) -> Table:
     """Return the constants of every cluster among the runs."""
     clusters = sorted({run.cluster for run in runs})
-    table: Table = {"orion": START, "phoenix": START}
+    table: Table = dict.fromkeys(clusters, START)
     table = _fit(runs, table, clusters, TRAINING, OF_CLUSTER_TRAINING, slice(0, 2))
     return _fit(runs, table, clusters, GENERATION, OF_CLUSTER_GENERATION, slice(2, 3))
 
 
 def _fit(
-    runs: Sequence[PublishedRun],
+    runs: Sequence[TimedRun],
     table: Table,
     clusters: Sequence[str],
     shared: Sequence[str],
@@ -123,7 +145,7 @@ def _table(table: Table, keys: Sequence[tuple[str, str]], x: NDArray[np.float64]
     return made
 
 
-def _residuals(runs: Sequence[PublishedRun], table: Table, columns: slice) -> NDArray[np.float64]:
+def _residuals(runs: Sequence[TimedRun], table: Table, columns: slice) -> NDArray[np.float64]:
     rows = [
         np.log(np.divide(stage_times(run, table[run.cluster]), measured(run))[columns])
         for run in runs

@@ -1,18 +1,20 @@
-"""Memory of a device in the two fullest moments of a PPO step, bytes.
+"""Memory of a device in the fullest moments of a PPO step as this package's runtime uses it.
 
-Per trained parameter 16 bytes (half-precision weight and gradient, float32 main weight and two
-moments), per frozen one 2 (specification section 2.3, as the logs show).
+What the models hold is in `held`, what passes keep in `activations`, training in `learning`. All in
+bytes.
 """
 
 from typing import NamedTuple
 
-from puzzle.inputs.layout import Layout, layers_per_stage
+from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama
+from puzzle.inputs.precision import HALVES, Kinds
+from puzzle.inputs.savings import NONE, Savings
 from puzzle.inputs.workload import Workload
-from puzzle.plan.fused import most_live
-from puzzle.plan.slices import held_elements
-
-TRAINED, FROZEN = 16, 2
+from puzzle.plan.passes import ScheduleName
+from puzzle.simulate.activations import cache, logits, passing
+from puzzle.simulate.held import at_rest, held, shares_of, states
+from puzzle.simulate.learning import training
 
 
 class Memory(NamedTuple):
@@ -22,87 +24,64 @@ class Memory(NamedTuple):
     """Weights, gradients and optimizer of all four models."""
     training: float
     """With the activations of training; the next generation shard beside the critic's."""
+    update: float
+    """With a model's whole gradient beside what is left of the other's training."""
+    inference: float
+    """With a micro-batch that is scored; no gradients."""
     generation: float
-    """With the generation shard and the KV cache."""
+    """With the generation shard, the KV cache and a part of the prompts; no gradients."""
 
     @property
     def peak(self) -> float:
-        """The larger of the two moments."""
-        return max(self.training, self.generation)
+        """The largest of these moments."""
+        return max(self.training, self.update, self.inference, self.generation)
 
 
-def states(actor: Llama, critic: Llama, layout: Layout, *, fused: bool = False) -> float:
-    """Return the bytes of the four models' states on the fullest rank.
+def scoring(actor: Llama, layout: Layout, rows: int, length: int, kinds: Kinds = HALVES) -> float:
+    """Return what scoring a micro-batch of `rows` holds beside the models."""
+    return logits(actor, layout, rows, length, kinds) + passing(actor, layout, rows, length, kinds)
 
-    `fused`: the critic's first stage is on the last rank.
-    """
-    last = layout.pipeline - 1
-    return max(
-        (TRAINED + FROZEN)
-        * (
-            held_elements(actor, "actor", layout, rank, 0)
-            + held_elements(critic, "critic", layout, last - rank if fused else rank, 0)
-        )
-        for rank in range(layout.pipeline)
+
+def generating(actor: Llama, layout: Layout, work: Workload, kinds: Kinds = HALVES) -> float:
+    """Return what generation holds beside the models and the generation shard."""
+    rows = work.prefill_micro_batch
+    drawn = logits(actor, layout, work.decode_micro_batch, 1, kinds) * layout.tensor
+    return (
+        cache(actor, layout, work, kinds) + passing(actor, layout, rows, work.prompt, kinds) + drawn
     )
-
-
-def activations(model: Llama, layout: Layout, work: Workload) -> float:
-    """Return the activations of the first stage's P micro-batches in flight, nothing recomputed.
-
-    Korthikanti et al., MLSys 2023: s b h (10 + 24/t + 5 a s/(h t)) bytes a layer.
-    """
-    in_flight = min(layout.pipeline, work.local(layout.data) // work.micro_batch)
-    layers = layers_per_stage(model.layers, layout.pipeline)[0]
-    return in_flight * layers * _layer(model, layout, work)
-
-
-def _layer(model: Llama, layout: Layout, work: Workload) -> float:
-    s, b, h, t = work.length, work.micro_batch, model.hidden, layout.tensor
-    return s * b * h * (10 + 24 / t + 5 * model.heads * s / (h * t))
-
-
-def flying(
-    actor: Llama, critic: Llama, layout: Layout, work: Workload, *, fused: bool = False
-) -> float:
-    """Return both models' activations on the fullest rank.
-
-    A fused rank holds of each model at most what any fused order does on that stage
-    (`plan.fused.most_live`): many of one where it holds few of the other.
-    """
-    if not fused:
-        return activations(actor, layout, work) + activations(critic, layout, work)
-    stages, batches = layout.pipeline, work.local(layout.data) // work.micro_batch
-
-    def of(model: Llama, stage: int) -> float:
-        layers = layers_per_stage(model.layers, stages)[stage]
-        return min(batches, most_live(stages, stage)) * layers * _layer(model, layout, work)
-
-    return max(of(actor, rank) + of(critic, stages - 1 - rank) for rank in range(stages))
-
-
-def cache(model: Llama, layout: Layout, work: Workload) -> float:
-    """Return the bytes of keys and values of all sequences of a replica (section 2.6)."""
-    local = work.local(layout.data)
-    layers = layers_per_stage(model.layers, layout.pipeline)[0]
-    return 4.0 * local * work.length * layers * model.key_width / layout.tensor
 
 
 def memory(
     actor: Llama,
     critic: Llama,
-    training: Layout,
-    generation: Layout,
+    layouts: tuple[Layout, Layout],
     work: Workload,
-    switch_bytes: float,
+    beside: float,
+    switching: float,
+    schedule: ScheduleName,
+    kinds: Kinds = HALVES,
     *,
-    fused: bool = False,
+    critic_learns: bool = True,
+    savings: Savings = NONE,
 ) -> Memory:
-    """Return a device's memory; `switch_bytes` is what generation holds beside the states."""
-    base = states(actor, critic, training, fused=fused)
-    held = flying(actor, critic, training, work, fused=fused)
-    logits = 6.0 * work.micro_batch * work.length * actor.vocabulary / training.tensor
-    during = switch_bytes + cache(actor, generation, work)
-    # On CUDA the switch goes beside the critic's last passes (puzzle/run/streams.py).
-    beside = activations(critic, training, work) + switch_bytes
-    return Memory(base, base + max(held + logits, beside), base + during)
+    """Return a device's memory in the (training, generation) layouts.
+
+    `beside` is the generation shard that is held beside the states, `switching` what is while it is
+    made.
+    """
+    train, generate = layouts
+    weights = held(actor, critic, train, schedule, critic_learns=critic_learns)
+    rest = float(at_rest(weights, kinds, shares_of(train, savings)).max())
+    rows = work.scored(work.local(train.data))
+    learning = training(
+        actor, critic, train, work, schedule, kinds, critic_learns=critic_learns, savings=savings
+    )
+    return Memory(
+        states=states(
+            actor, critic, train, kinds, schedule, critic_learns=critic_learns, savings=savings
+        ),
+        training=max(learning.passes, learning.switched + max(beside, switching)),
+        update=learning.update,
+        inference=rest + scoring(actor, train, rows, work.length, kinds),
+        generation=rest + max(switching, beside + generating(actor, generate, work, kinds)),
+    )

@@ -3,11 +3,11 @@
 from functools import lru_cache
 from typing import NamedTuple
 
-from puzzle.inputs.cluster import Cluster, Constants
+from puzzle.inputs.cluster import GB, Cluster
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama
 from puzzle.inputs.workload import Workload
-from puzzle.plan.plans import Plan
+from puzzle.plan.plans import Plan, Switch
 from puzzle.simulate.cost import (
     Prediction,
     generation_time,
@@ -16,6 +16,7 @@ from puzzle.simulate.cost import (
     training_time,
 )
 from puzzle.simulate.memory import Memory, memory
+from puzzle.simulate.rates import Rates, rates_of
 from puzzle.simulate.timeline import play_training
 
 CLOSED, PLAYED = "closed form", "timeline"
@@ -38,9 +39,10 @@ def how_trained(plan: Plan) -> str:
     return PLAYED if plan.choice.schedule == "fused" else CLOSED
 
 
-def _training(plan: Plan, c: Constants) -> float:
+def _training(plan: Plan, on: Rates) -> float:
     if how_trained(plan) == PLAYED:
         work = plan.work
+        again = on._replace(savings=on.savings._replace(shard_optimizer=False))  # of no matter
         return fused_time(
             plan.actor,
             plan.critic,
@@ -48,14 +50,14 @@ def _training(plan: Plan, c: Constants) -> float:
             work.batch,
             work.micro_batch,
             work.length,
-            c,
+            again,
         )
     return training_time(
         plan.actor,
         plan.critic,
         plan.choice.training,
         plan.work,
-        c,
+        on,
         merged=plan.choice.schedule == "merged",
         steps_critic=not plan.released,
     )
@@ -63,44 +65,62 @@ def _training(plan: Plan, c: Constants) -> float:
 
 @lru_cache(maxsize=4096)
 def fused_time(
-    actor: Llama, critic: Llama, layout: Layout, batch: int, micro: int, length: int, c: Constants
+    actor: Llama, critic: Llama, layout: Layout, batch: int, micro: int, length: int, on: Rates
 ) -> float:
     """Return the fused training stage's time: its pass list played."""
     work = Workload(batch=batch, micro_batch=micro, prompt=1, answer=length - 1)
-    return play_training("fused", actor, critic, layout, work, c).seconds
+    return play_training("fused", actor, critic, layout, work, on).seconds
+
+
+def switched(switch: Switch | None, on: Rates, *, released: bool = False) -> float:
+    """Return the time of a switch, 0 where there is none."""
+    if switch is None:
+        return 0.0
+    if released:
+        return switch_time(on, max(switch.received))
+    slower = on.c.gather_gbps * GB / on.between - 1
+    ways = (switch.received, switch.from_nodes), (switch.sent, switch.to_nodes)
+    # Links carry both ways at once; what goes between nodes counts as so much more.
+    fullest = max(
+        size + slower * far
+        for sizes, between in ways
+        for size, far in zip(sizes, between, strict=True)
+    )
+    return switch_time(on, fullest, max(1, *switch.messages))
+
+
+def held_beside(switch: Switch | None) -> tuple[float, float]:
+    """Return the bytes of the next generation shard, and of what is held while it is made."""
+    return (float(switch.beside), float(switch.making)) if switch else (0.0, 0.0)
 
 
 def predict(plan: Plan, cluster: Cluster) -> Predicted:
     """Return a plan's stage times and memory on a cluster."""
-    c, choice = cluster.constants, plan.choice
-    switch, beside = 0.0, 0.0
-    if plan.switch is not None:
-        most = 0 if plan.released else max(1, *plan.switch.messages)
-        fullest = max(plan.switch.received)
-        if not plan.released:  # links carry both ways at once
-            fullest = max(fullest, *plan.switch.sent)
-        switch = switch_time(c, fullest, most)
-        beside = float(plan.switch.beside)
+    on, choice = rates_of(plan, cluster), plan.choice
+    beside, switching = held_beside(plan.switch)
     times = Prediction(
-        generation=generation_time(plan.actor, choice.generation, plan.work, c),
-        switch=switch,
+        generation=generation_time(plan.actor, choice.generation, plan.work, on),
+        switch=switched(plan.switch, on, released=plan.released),
         inference=inference_time(
             plan.actor,
             plan.critic,
             choice.training,
             plan.work,
-            c,
+            on,
             merged=choice.inference == "merged",
         ),
-        training=_training(plan, c),
+        training=_training(plan, on),
     )
     used = memory(
         plan.actor,
         plan.critic,
-        choice.training,
-        choice.generation,
+        (choice.training, choice.generation),
         plan.work,
         beside,
-        fused=choice.schedule == "fused",
+        switching,
+        choice.schedule,
+        on.kinds,
+        critic_learns=on.critic_learns,
+        savings=choice.savings,
     )
     return Predicted(times, used)

@@ -12,7 +12,8 @@ from beta.inputs.model import MIX, Model, models_of
 from beta.inputs.profile import SINGLE, Config, Profile, Record, read_profiles
 from beta.inputs.workload import Workload, gamma_workload
 from beta.plan.baselines import selective_replication
-from beta.plan.bound import fluid_work, least_work_s, upper_bound
+from beta.plan.bound import fluid_work, upper_bound
+from beta.plan.demand import demand
 from beta.plan.improve import local_search
 from beta.plan.methods import Solved, solve
 from beta.plan.placement import Group, Placement, Timetable, verify
@@ -90,14 +91,16 @@ def test_fluid_work_ends_where_a_crumb_would_not_advance_time():
 
 
 def test_work_of_an_answer_is_that_of_the_cheapest_config_in_time():
-    (tight, loose) = (
-        models_of(["bert-6.7b"], PROFILES, rates=[1], cv=1, slo_scale=scale)[0]
-        for scale in (0.3, 5)
-    )
-    eight = sum(tight.profile.records[(8, 1)].stage_s[1])
-    assert least_work_s(tight, 8) == pytest.approx(8 * eight * 1.009, rel=1e-6)
-    assert least_work_s(tight, 4) == np.inf
-    assert least_work_s(loose, 8) == pytest.approx(loose.profile.single_s * 1.009, rel=1e-6)
+    def least(scale: float, devices: int) -> float:
+        models = models_of(["bert-6.7b"], PROFILES, rates=[1], cv=1, slo_scale=scale)
+        one = Workload(np.zeros(1), np.zeros(1, np.int32))
+        return float(demand(Problem(models, Cluster(devices=devices), one)).least_work_s[0])
+
+    profile = PROFILES["bert-6.7b"]
+    eight = sum(profile.records[Config(8, 1)].stage_s[1])
+    assert least(0.3, 8) == pytest.approx(8 * eight * 1.009, rel=1e-6)
+    assert least(0.3, 4) == np.inf
+    assert least(5, 8) == pytest.approx(profile.single_s * 1.009, rel=1e-6)
 
 
 @settings(max_examples=15)

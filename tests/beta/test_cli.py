@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import msgspec
 import pytest
 
+from beta.artifact import ARTIFACT
 from beta.inputs.experiment import Experiment
 from common.case import resolve
+from common.teach import meanings, taught
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1800)  # several processes, the first of which compile the kernels
@@ -26,6 +30,9 @@ def beta(*words: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedPr
         timeout=timeout,
         check=False,
     )
+
+
+SEARCHED = ("small", "--set", "placement.method=mp-search")
 
 
 def test_a_users_own_file_is_placed_and_played(tmp_path: Path):
@@ -52,31 +59,37 @@ def test_a_users_own_file_is_placed_and_played(tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("plan", "small", "--method", "best"), "no method 'best'"),
+        (("plan", "small", "--method", "worst"), "no method 'worst'"),
         (("plan", "small", "--method", "mp-greedy-3"), "do not divide 8 devices"),
         (("plan", "small", "--set", 'models.0.types=["gpt"]'), "no profile of gpt"),
         (("plan", "small", "--set", "placement.mode=loose"), "placement.mode"),
         (("plan", "small", "--set", "traffic.source=requests"), "needs traffic.path"),
         (("inputs", "small", "--set", "cluster.devices=0"), "must be positive"),
         (("inputs", "small", "--set", "models.0.rate=inf"), "expected a positive number"),
-        (("plan", "small", "--seed", "-1"), "the seed is -1"),
+        (("plan", "small", "--seed", "-1"), "--seed is -1, expected 0 or more"),
         (("plan", "small", "--set", "traffic.duration_s=1e12"), "shorten it"),
-        (("simulate", "small", "--plan", "nowhere.json"), "nowhere.json"),
-        (("run", "small", "--backend", "mpi"), "expected gloo or nccl"),
-        (("run", "small", "--world-size", "4", "--backend", "gloo"), "needs 8 devices"),
+        (("simulate", "small", "--plan", "nowhere.json"), "nowhere.json: no such plan file"),
+        (("run", *SEARCHED, "--backend", "mpi"), "expected gloo or nccl"),
+        (("run", *SEARCHED, "--world-size", "4", "--backend", "gloo"), "needs 8 devices"),
+        (("run", *SEARCHED, "--world-size", "16", "--backend", "gloo"), "needs 8 devices"),
         (
             ("run", "small", "--backend", "gloo", "--set", "placement.method=sr-replace-300"),
             "in turn",
         ),
         (("run", "small", "--set", "serve.port=-1"), "serve.port is -1"),
+        (("plan", "small", "--set", "cluster.devices=1000000"), "expected at most 4096"),
+        (("plan", "small", "--set", "models.0.cv=1e5"), "lower cv"),
+        (("plan", "small", "--set", "placement.time_limit_s=inf"), "at most 86400"),
         (
-            ("run", "small", "--backend", "gloo", "--set", "serve.target=http://127.0.0.1:9"),
+            ("run", *SEARCHED, "--backend", "gloo", "--set", "serve.target=http://127.0.0.1:9"),
             "no service",
         ),
         (("profile", "s3-maf1"), "no shape of moe-5.3b"),
         (("quick", "--set", "a=1"), "unknown field"),
         (("quick", "--set", "figures=fig99"), "no figure fig99"),
+        (("quick", "--ray", "127.0.0.1:1", "--set", "figures=fidelity"), "no Ray cluster answers"),
         (("report",), "no records"),
+        (("inputs", "s1-maf"), "did you mean s1-maf1 or s1-maf2?"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(words: tuple[str, ...], message: str, tmp_path: Path):
@@ -101,10 +114,20 @@ def test_models_that_nothing_holds_are_named(tmp_path: Path):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("name", ["small", "ablation", "s1-maf1", "s3-maf2", "large"])
-def test_every_named_experiment_reads_back_from_its_toml(name: str, tmp_path: Path):
-    from beta.experiments import named
-    from common.case import to_toml
+@pytest.mark.parametrize("name", ARTIFACT.named())
+def test_what_inputs_prints_reads_back_equal(name: str, tmp_path: Path):
+    for everything in (False, True):
+        (tmp_path / "e.toml").write_text(taught(ARTIFACT.named()[name], everything=everything))
+        assert resolve(str(tmp_path / "e.toml"), {}, Experiment) == ARTIFACT.named()[name]
 
-    (tmp_path / "e.toml").write_text(to_toml(named()[name]))
-    assert resolve(str(tmp_path / "e.toml"), {}, Experiment) == named()[name]
+
+def test_every_field_that_inputs_prints_is_explained():
+    def silent(kind: type[msgspec.Struct]) -> list[str]:
+        found = [f"{kind.__name__}.{name}" for name, said in meanings(kind).items() if not said]
+        for hint in get_type_hints(kind).values():
+            for part in (hint, *get_args(hint)):
+                if isinstance(part, type) and issubclass(part, msgspec.Struct):
+                    found += silent(part)
+        return found
+
+    assert silent(Experiment) == []

@@ -4,10 +4,14 @@ import csv
 
 import pytest
 
-from beta.answer import answer
 from beta.inputs.profile import read_profiles
-from beta.motivation import most_communication, most_unevenness, pipelined, sharded
-from beta.sweeps import OVERHEAD, OVERHEADS, Case, grids, points
+from beta.paper.grid import points
+from beta.paper.motivation import most_communication, most_unevenness, pipelined, sharded
+from beta.paper.points import answer
+from beta.paper.section3 import OVERHEADS
+from beta.paper.suites import OVERHEAD
+from beta.paper.sweeps import grids
+from common.artifact import Case
 from tests.beta.golden_inputs import GOLDEN
 
 FIGURES = {
@@ -36,9 +40,10 @@ def golden() -> dict[tuple[str, float, str], tuple[float, float]]:
 def wrong(cases: list[Case]) -> list[Case]:
     expect, found = golden(), []
     for case in cases:
-        key = (case.experiment.name, round(case.x, 4), case.method)
+        method, x = case.experiment.placement.method, round(float(case.marks["x"]), 4)
+        key = (case.experiment.name, x, method)
         if key in expect:
-            values = {m.name: m.value for m in answer(case.experiment, case.method)}
+            values = {m.name: m.value for m in answer(case.experiment)}
             mine = values["attainment"], values["latency.with_refused"]
             if mine != pytest.approx(expect[key], abs=1.1e-5):
                 found.append(case)

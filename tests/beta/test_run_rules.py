@@ -14,14 +14,16 @@ from beta.inputs.profile import Config, Profile, Record
 from beta.inputs.shapes import SHAPES
 from beta.inputs.workload import Workload
 from beta.plan.placement import Group, Placement
-from beta.run.admission import Admission
+from beta.run.asked import asked_of
 from beta.run.books import OUTCOMES, Answer, Books
 from beta.run.client import Sent, counts_of
-from beta.run.endpoint import asked_of
+from beta.run.line import Line
 from beta.run.specs import ModelSpec
+from beta.run.text import Tokenizers
 from beta.simulate import events
-from beta.simulate.admission import NOBODY, least_outstanding
+from beta.simulate.admission import NOBODY, least_outstanding, together
 from common.errors import InputError
+from tests.beta.virtual_time import played
 
 MODEL = ModelSpec(name="m", shape=SHAPES["bert-micro"], seed=0, slo_s=1.0)
 STAGES = {0: (0.1, 0.2, 0.1), 1: (0.3, 0.05, 0.2)}
@@ -46,31 +48,11 @@ def test_a_group_admits_whom_the_event_simulator_admits(gaps, slo):
     none = Delays(http_s=0, dispatch_s=0, backend_s=0, deviation_s=0, margin_s=0.004)
     placement = Placement((Group(config, (0, 1)),))
     good = events.simulate(Workload(arrival, model), placement, models, delays=none).good
-    group = Admission(STAGES, margin_s=0.004)
-    admitted = [
-        group.admit(int(m), float(now), float(now) + slo) is not None
-        for now, m in zip(arrival, model, strict=True)
-    ]
-    assert admitted == good.tolist()
-
-
-def test_answers_that_come_late_make_admission_careful():
-    group = Admission({0: (0.1,)}, margin_s=0.0, limit=1.08)
-    predicted = group.admit(0, 10.0, 10.5)
-    assert predicted == pytest.approx(10.1)
-    group.answered(10.0, predicted, 10.6, 10.5)
-    assert group.scale == pytest.approx(1.03)
-    assert group.clock.tolist() == pytest.approx([10.6])
-    group.answered(10.05, 10.2, 11.0, 10.5)  # admitted before that was learnt: says nothing new
-    assert group.clock.tolist() == pytest.approx([10.6])
-    for now in (11.0, 12.0, 13.0):
-        predicted = group.admit(0, now, now + 0.5)
-        assert predicted is not None
-        group.answered(now, predicted, now + 0.7, now + 0.5)
-    assert group.scale == pytest.approx(1.08)
-    in_time = Admission({0: (0.1,)}, margin_s=0.0)
-    in_time.answered(10.0, 10.1, 10.4, 10.5)
-    assert in_time.scale == 1.0
+    given = {m: {1: stages} for m, stages in STAGES.items()}
+    line = Line(given, margin_s=0.004, learning=False)
+    asked = list(zip(model.tolist(), arrival.tolist(), [slo] * len(model), strict=True))
+    answers = played(line, given, asked)
+    assert [answer.admitted for answer in answers] == good.tolist()
 
 
 def test_dispatch_takes_the_least_outstanding_and_the_first_of_equal_ones():
@@ -78,6 +60,14 @@ def test_dispatch_takes_the_least_outstanding_and_the_first_of_equal_ones():
     assert least_outstanding(np.array([0, 1, 2]), outstanding) == 1
     assert least_outstanding(np.array([0, 2, 1]), outstanding) == 2
     assert least_outstanding(np.array([], np.int64), outstanding) == NOBODY
+
+
+def test_a_request_goes_where_its_model_waits_unless_that_is_a_batch_busier():
+    groups, own = np.array([0, 1, 2]), np.array([0, 3, 1])
+    assert together(groups, np.array([2, 5, 2]), own, 16) == 1
+    assert together(groups, np.array([2, 5, 2]), own, 3) == 2
+    assert together(groups, np.array([2, 5, 4]), np.zeros(3, np.int64), 16) == 0
+    assert together(groups[:0], own, own, 4) == NOBODY
 
 
 @given(st.lists(st.tuples(st.sampled_from(OUTCOMES), st.integers(1, 3), st.booleans())))
@@ -101,8 +91,14 @@ def test_the_books_balance_at_every_moment(answers):
         (b"", "expected"),
         (b"[1,2]", "expected"),
         (b'{"tokens": "abc"}', "expected"),
+        (b'{"tokens": [1], "\xff": 1}', "not UTF-8"),
+        (b'{"tokens": [1180591620717411303424]}', "0 to 999"),
+        (b'{"tokens": ' + b"[" * 100_000, "expected"),
         (b'{"tokens": [1], "model": "x"}', "unknown field"),
         (b'{"tokens": []}', "0 tokens"),
+        (b"{}", "one of both"),
+        (b'{"tokens": [1], "text": "a"}', "one of both"),
+        (b'{"text": "a"}', "m has no tokenizer; send tokens"),
         (b'{"tokens": [%s]}' % b",".join([b"1"] * 33), "33 tokens"),
         (b'{"tokens": [1000]}', "0 to 999"),
         (b'{"tokens": [-1]}', "0 to 999"),
@@ -112,11 +108,12 @@ def test_the_books_balance_at_every_moment(answers):
 )
 def test_wrong_bodies_are_told_in_a_sentence(body: bytes, message: str):
     with pytest.raises(InputError, match=message):
-        asked_of(body, MODEL)
+        asked_of(body, MODEL, Tokenizers((MODEL,)).tokens)
 
 
 def test_a_right_body_is_read():
-    asked = asked_of(msgspec.json.encode({"tokens": [1, 2], "slo_s": 0.5}), MODEL)
+    body = msgspec.json.encode({"tokens": [1, 2], "slo_s": 0.5})
+    asked = asked_of(body, MODEL, Tokenizers((MODEL,)).tokens)
     assert (asked.tokens, asked.slo_s) == ([1, 2], 0.5)
 
 

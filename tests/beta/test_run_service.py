@@ -169,7 +169,7 @@ def test_a_service_answers_as_the_model_in_one_process_and_ends_cleanly(tmp_path
         assert service.classify(model="who")[0] == 404
         assert service.classify(tokens=[5000]) == (
             400,
-            {"error": "token ids of bert-micro-0 are 0 to 999"},
+            {"error": "token ids of bert-micro-0 are 0 to 999", "rejected": False},
         )
         assert service.ask("/v1/models/bert-micro-0/classify", "x" * (1 << 21))[0] == 413
         wrong = {"Content-Encoding": "gzip"}
@@ -214,7 +214,7 @@ def test_what_a_killed_process_held_is_answered_elsewhere(tmp_path: Path, victim
         assert set(statuses) == {200}
         state = service.state()
         assert state["balanced"]
-        assert state["books"]["served"] == len(statuses) + 2  # two were checked at the start
+        assert state["books"]["served"] == len(statuses)
         assert (state["books"]["failed"], state["books"]["rebuilt"]) == (0, 1)
         service.wait_until_ready()
 
@@ -243,7 +243,7 @@ def test_without_another_replica_an_error_comes_within_the_target(tmp_path: Path
         state = service.state()
         assert state["balanced"]
         books = [state["books"][what] for what in ("served", "failed", "rebuilt")]
-        assert books == [3, 4, 1]  # two were checked at the start
+        assert books == [1, 4, 1]
 
 
 @pytest.mark.slow
@@ -261,10 +261,11 @@ def test_tensor_parallel_stages_serve_the_same_outputs(
 
 
 @pytest.mark.slow
-def test_overload_is_refused_in_time_and_the_books_balance(tmp_path: Path):
-    # Three times what the profile lets the device take, and little for this machine to do.
-    write(tmp_path, devices=1, method="mp-greedy-1", slo=0.2, seconds=0.05)
-    words = ["run", "my.toml", "--backend", "gloo", "--set", "models.0.rate=30"]
+def test_stages_slower_than_profiled_keep_their_goodput_and_the_books_balance(tmp_path: Path):
+    # Each stage really takes 60 ms where the profile says 20: 16 requests/s of the 40 asked for.
+    write(tmp_path, devices=1, method="mp-greedy-1", slo=1.0, seconds=0.02)
+    words = ["run", "my.toml", "--backend", "gloo", "--set", "models.0.rate=20"]
+    words += ["--set", "serve.stages=delay", "--set", "serve.slower=3"]
     done = subprocess.run(
         [sys.executable, "-m", "beta", *words],
         cwd=tmp_path,
@@ -283,3 +284,6 @@ def test_overload_is_refused_in_time_and_the_books_balance(tmp_path: Path):
     books = [at[f"books.{what}"] for what in ("received", "served", "rejected", "failed")]
     client = [at[f"client.{what}"] for what in ("sent", "served", "rejected", "failed")]
     assert books == client
+    capacity = (5 + 1.0) / 0.06
+    # Half of it: the rest is what a machine that does other work may take; FIFO answers a tenth.
+    assert at["attainment"] * at["requests"] >= 0.5 * capacity

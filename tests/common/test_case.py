@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from common.case import case_id, read_toml, resolve, to_toml
 from common.errors import InputError
+from common.names import near
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,8 +78,15 @@ def test_an_unknown_name_is_answered_with_close_ones():
     assert "did you mean table1-row" in said
 
 
-def test_a_name_unlike_all_is_answered_with_all():
-    assert complaint(of="zzz").endswith("known are table1-row1, table1-row2")
+def test_a_beginning_is_answered_with_what_begins_so():
+    assert near("multi", ["metis", "multilingual-8"]) == "; did you mean multilingual-8?"
+
+
+def test_a_name_unlike_all_is_answered_with_all_or_of_many_with_the_nearest():
+    assert complaint(of="zzz").endswith("; known: table1-row1, table1-row2")
+    many = [f"row{i}" for i in range(40)]
+    assert near("quux", many).startswith("; the nearest are row")
+    assert near("quux", many).count("row") == 3
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Logging by rank, progress by terminal or lines, and one line for a user's mistake."""
 
+import contextlib
 import errno
 import json
 import logging
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -219,3 +221,19 @@ def test_an_exit_and_a_clean_end_pass(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="1"), guard():
         raise SystemExit(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_a_lost_ctrl_c_has_broken_is_an_interruption(capsys: pytest.CaptureFixture[str]):
+    def lose() -> None:
+        """As in a finaliser or a callback, where Python drops what the handler raises."""
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    def lose_and_fail() -> None:
+        lose()
+        raise RuntimeError("no compiled object yet")
+
+    with pytest.raises(SystemExit) as exit, guard():
+        lose_and_fail()
+    assert exit.value.code == 130
+    assert capsys.readouterr().err == "interrupted: what was finished is kept\n"

@@ -34,7 +34,11 @@ addEventListener("load", () => parent.postMessage({
     getComputedStyle(e).overflowX, focusable: e.tabIndex})),
   drawings: all("figure svg").map(e => ({width: box(e).width, height: box(e).height,
     sheet: box(e.closest(".sheet")).width, clipped: all("[clip-path]").length})),
-  verdicts: all(".badge").map(e => ({right: box(e).right, text: e.textContent})),
+  verdicts: all("section .badge").map(e => ({right: box(e).right, text: e.textContent})),
+  claims: all(".claims tr[id]").map(e => all("td.word, td.n").filter(c => c.closest("tr") == e)
+    .map(c => box(c)).map(c => [c.left, c.right, c.width])),
+  height: document.documentElement.scrollHeight,
+  first: all("main section figure").map(e => box(e).top + scrollY)[0],
   text: parseFloat(getComputedStyle(document.querySelector("td")).fontSize),
   body: ground("body"), sheet: ground(".sheet"),
 }, "*"));
@@ -92,6 +96,14 @@ def light(page: Path, folder: Path) -> dict[int, dict]:
     return measured(page, folder, "--blink-settings=preferredColorScheme=1")
 
 
+@pytest.fixture(scope="module")
+def unfolded(page: Path, folder: Path) -> dict[int, dict]:
+    """Measure a copy of the page in which everything is open."""
+    copy = folder / "unfolded.html"
+    copy.write_text(page.read_text().replace("<details>", "<details open>"))
+    return measured(copy, folder, "--blink-settings=preferredColorScheme=1")
+
+
 def test_the_page_never_scrolls_sideways(light: dict[int, dict]):
     assert set(light) == set(WIDTHS)
     for found in light.values():
@@ -99,8 +111,8 @@ def test_the_page_never_scrolls_sideways(light: dict[int, dict]):
         assert found["outside"] == []
 
 
-def test_on_a_phone_wide_tables_scroll_inside_their_box(light: dict[int, dict]):
-    found = light[390]
+def test_on_a_phone_wide_tables_scroll_inside_their_box(unfolded: dict[int, dict]):
+    found = unfolded[390]
     wide = [box for box in found["boxes"] if box["hidden"] > 0]
     assert len(wide) >= 2  # the twelve columns of both artifacts' tables at the least
     assert all(box["style"] == "auto" for box in found["boxes"])
@@ -108,10 +120,17 @@ def test_on_a_phone_wide_tables_scroll_inside_their_box(light: dict[int, dict]):
     assert found["text"] >= 14
 
 
-def test_on_a_phone_verdicts_are_in_sight(light: dict[int, dict]):
-    verdicts = [badge["right"] for badge in light[390]["verdicts"]]
-    assert len(verdicts) == 4
-    assert max(verdicts) <= 390
+@pytest.mark.parametrize("width", [390, 1280])
+def test_verdict_published_ours_and_error_are_in_sight(unfolded: dict[int, dict], width: int):
+    rows = unfolded[width]["claims"]
+    assert len(rows) == 3
+    for row in rows:
+        assert len(row) == 5
+        assert all(0 <= left < right <= width and wide > 20 for left, right, wide in row[:4])
+
+
+def test_the_first_figure_is_on_the_first_screen(light: dict[int, dict]):
+    assert light[1280]["first"] < 900
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -151,3 +170,48 @@ def test_the_page_can_be_pictured(page: Path, folder: Path):
     content = picture.read_bytes()
     assert struct.unpack(">II", content[16:24]) == (1280, 2000)
     assert len(content) > 50_000  # an empty page of this size takes some 10 kB
+
+
+def after(page: Path, folder: Path, actions: str) -> list[str]:
+    """Return what the script `actions` says of the page, in a browser."""
+    copy = folder / "acted.html"
+    script = f"<script>addEventListener('load', () => {{ {actions} }});</script></body>"
+    copy.write_text(page.read_text().replace("</body>", script))
+    found = re.search(r"<title>(.*?)</title>", chromium(copy, folder, "--dump-dom"), re.DOTALL)
+    assert found is not None
+    return html.unescape(found[1]).split("|")
+
+
+SEEN = """
+const seen = () => [...document.querySelectorAll("tbody tr:not(.group)")]
+  .filter(row => row.checkVisibility()).map(row => row.id || "row").join();
+const set = (name, value) => {
+  const field = document.getElementById(name);
+  field.value = value;
+  field.dispatchEvent(new Event("input", {bubbles: true}));
+};
+"""
+
+
+def test_a_search_opens_what_it_finds_and_hides_the_rest(page: Path, folder: Path):
+    searched = 'set("words", "search STEPS"); const one = seen();'
+    filtered = 'set("words", ""); set("of-verdict", "missing"); const two = seen();'
+    cleared = 'set("of-verdict", ""); const three = seen();'
+    told = 'document.title = [one, two, three, document.getElementById("found").value].join("|");'
+    one, two, three, found = after(page, folder, SEEN + searched + filtered + cleared + told)
+    assert one.split(",") == ["metis-quick-row1-count"]
+    assert two.split(",") == ["metis-quick-lost"]
+    assert {*three.split(",")} == {"metis-quick-off", "metis-quick-lost"}
+    assert found == ""
+
+
+def test_a_figure_is_enlarged_and_goes_back(page: Path, folder: Path):
+    look = (
+        'const wide = () => document.querySelector("figure svg").getBoundingClientRect().width;'
+        'const button = document.querySelector("figure button"), before = wide();'
+        "button.click(); const large = wide(); button.click();"
+        'document.title = [before, large, wide()].join("|");'
+    )
+    before, large, back = map(float, after(page, folder, look))
+    assert large > 1.5 * before
+    assert back == before

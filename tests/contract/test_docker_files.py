@@ -29,7 +29,9 @@ def instructions(package: str, name: str) -> list[str]:
 def test_the_base_is_pinned_by_tag_and_digest(package: str):
     base = instructions(package, "ARG")[0]
     assert re.fullmatch(r"BASE_IMAGE=[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", base)
-    assert {line.split()[0] for line in instructions(package, "FROM")} == {"${BASE_IMAGE}"}
+    first, *others = instructions(package, "FROM")
+    assert first == "${BASE_IMAGE} AS wheels"
+    assert {line.split()[0] for line in others} == {"wheels"}
 
 
 def test_all_images_have_the_same_base():
@@ -51,11 +53,29 @@ def test_wheels_are_hashed_and_nothing_is_resolved(package: str):
 
 
 @each_package
+def test_wheels_are_made_before_all_that_changes_with_the_source(package: str):
+    """An image's large layers then stay what they are; what is said of a revision makes none."""
+    wheels, source, final = re.split(r"^FROM ", recipe(package), flags=re.MULTILINE)[1:]
+    assert re.findall(r"^COPY (\S+)", wheels, re.MULTILINE) == [
+        f"docker/{package}/requirements.txt"
+    ]
+    assert not re.search(r"^ARG|^ENV|^LABEL", wheels, re.MULTILINE)
+    assert re.findall(r"^ARG (\w+)", source, re.MULTILINE) == ["BASE_IMAGE"]
+    makes = re.findall(r"^(RUN|COPY|ADD|ARG)\b *(.*)$", final, re.MULTILINE)
+    assert makes[:2] == [
+        ("COPY", "--from=source /opt/source /opt/venv"),
+        ("COPY", "--from=source /app /app"),
+    ]
+    assert {name for name, _ in makes[2:]} == {"ARG"}
+
+
+@each_package
 def test_only_the_own_package_and_common_are_copied(package: str):
     copied = [line.split() for line in instructions(package, "COPY") if "--from" not in line]
     sources = {source for line in copied for source in line[:-1]}
     requirements = f"docker/{package}/requirements.txt"
-    assert sources == {requirements, "pyproject.toml", "LICENSE", "common", package}
+    project = {"pyproject.toml", "LICENSE", "NOTICE", "README.md", "docker/sbom.py"}
+    assert sources == {requirements, *project, "common", package}
 
 
 @each_package
@@ -67,7 +87,7 @@ def test_the_image_is_the_package(package: str):
 @each_package
 def test_labels_and_provenance_name_revision_and_base(package: str):
     text = recipe(package)
-    for label in ("title", "licenses", "revision", "base.name"):
+    for label in ("title", "licenses", "version", "revision", "created", "base.name"):
         assert f"org.opencontainers.image.{label}=" in text
     for variable in ("QUINTET_BASE", "QUINTET_IMAGE", "QUINTET_REVISION"):
         assert f"{variable}=" in text
@@ -99,9 +119,12 @@ def test_the_build_context_is_an_allow_list():
     assert rules[0] == "*"
     assert allowed == {
         "LICENSE",
+        "NOTICE",
+        "README.md",
         "pyproject.toml",
         "common",
         "docker/*/requirements.txt",
+        "docker/sbom.py",
         *PACKAGES,
     }
 

@@ -12,11 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = ("helix", "metis", "beta", "puzzle", "vocab_parallel")
 PRESENT = [name for name in ARTIFACTS if (ROOT / name / "__init__.py").exists()]
-WITH_CLI = [name for name in PRESENT if (ROOT / name / "cli.py").exists()]
-HEAVY = ("torch", "numba", "scipy", "highspy", "matplotlib", "ray")
-COMMON_MAY = {"msgspec", "rich", "tomli_w", "common", *sys.stdlib_module_names}
-COMMON_MAY_INSIDE_FUNCTIONS = COMMON_MAY | {"jinja2", "matplotlib", "pynvml"}
-COMMON_LINES = 600
+HEAVY = ("torch", "numba", "scipy", "highspy", "matplotlib", "ray", "transformers", "pandas")
+COMMON_MAY = {"msgspec", "rich", "tomli_w", "typer", "common", *sys.stdlib_module_names}
+OPTIONAL = {"jinja2", "matplotlib", "pynvml", "torch", "numba", "ray", "pandas"}
+COMMON_LINES = 2666
+"""That are not blank. The aim is 2,000; the schemas of models and devices alone have 430."""
+ROOT_FILES = {"__init__.py", "__main__.py", "artifact.py"}
 
 
 def sources(package: str) -> list[Path]:
@@ -31,7 +32,9 @@ def imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield str(node.module).partition(".")[0]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield ast.literal_eval(node.args[0]).partition(".")[0]
+            # What is no constant names a package's own modules.
+            yield from [str(ast.literal_eval(a)).partition(".")[0] for a in node.args
+                        if isinstance(a, ast.Constant)]  # fmt: skip
 
 
 def of_module_level(tree: ast.Module) -> Iterator[str]:
@@ -57,23 +60,50 @@ def test_common_imports_no_artifact_and_little_else():
     for path in sources("common"):
         tree = ast.parse(path.read_text())
         assert set(of_module_level(tree)) <= COMMON_MAY, path.name
-        assert set(imports(tree)) <= COMMON_MAY_INSIDE_FUNCTIONS, path.name
+        assert set(imports(tree)) <= COMMON_MAY | OPTIONAL, path.name
 
 
 def test_common_stays_small():
-    """Count every line, blank ones and docstrings too."""
-    lines = {path.name: path.read_text().count("\n") for path in sources("common")}
+    """Count every line that is not blank, docstrings too."""
+    texts = {path.name: path.read_text().splitlines() for path in sources("common")}
+    lines = {name: sum(bool(line.strip()) for line in text) for name, text in texts.items()}
     assert sum(lines.values()) <= COMMON_LINES, lines
 
 
-@pytest.mark.parametrize("package", WITH_CLI)
-def test_importing_a_command_line_loads_nothing_heavy(package: str):
-    code = f"import json, sys, {package}.cli; print(json.dumps(sorted(sys.modules)))"
+@pytest.mark.parametrize("package", PRESENT)
+def test_a_root_holds_the_face_the_declaration_and_rooms(package: str):
+    assert {path.name for path in (ROOT / package).glob("*.py")} == ROOT_FILES
+    rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert rooms == {"inputs", "plan", "simulate", "run", "paper"}
+
+
+@pytest.mark.parametrize("package", PRESENT)
+def test_the_product_never_imports_the_paper(package: str):
+    paper = f"{package}.paper"
+    found = {
+        str(path.relative_to(ROOT))
+        for path in sources(package)
+        if "paper" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.ImportFrom) and str(node.module).startswith(paper))
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == package
+            and any(alias.name == "paper" for alias in node.names)
+        )
+        or (isinstance(node, ast.Import) and any(a.name.startswith(paper) for a in node.names))
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize("package", PRESENT)
+def test_importing_a_package_and_its_declaration_loads_nothing_heavy(package: str):
+    code = f"import json, sys, {package}.artifact; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     loaded = json.loads(done.stdout)
-    assert f"{package}.cli" in loaded
+    assert f"{package}.artifact" in loaded
     assert [name for name in HEAVY if name in loaded] == []
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def tree(tmp_path: Path) -> Path:
     for package in PACKAGE_OF.values():
         shutil.copytree(ROOT / "docker" / package, tmp_path / "docker" / package)
         (tmp_path / package).mkdir()
-        (tmp_path / package / "cli.py").touch()
+        (tmp_path / package / "artifact.py").touch()
     for file in ROOT.glob("requirements*.txt"):
         shutil.copy(file, tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -91,12 +92,43 @@ def test_an_artifacts_tests_are_its_own_and_the_shared_ones(
     assert " -m pytest " in last
 
 
+def test_all_images_together_try_what_they_share_once(tree: Path):
+    lines = [x for x in commands(tree, "test", RUNTIME="docker").splitlines() if " -m pytest " in x]
+    assert len(lines) == len(PACKAGE_OF)
+    assert sum("tests/common " in line for line in lines) == 1
+    for line, package in zip(lines, PACKAGE_OF.values(), strict=True):
+        assert line.rstrip().endswith(f"tests/contract tests/{package}")
+
+
 @pytest.mark.parametrize("target", ["images", "quick", "full", "report"])
 def test_an_aggregate_takes_the_artifacts_that_are_there(tree: Path, target: str):
-    (tree / "helix" / "cli.py").unlink()
+    (tree / "helix" / "artifact.py").unlink()
     lines = commands(tree, target, RUNTIME="docker")
     for artifact, package in PACKAGE_OF.items():
         assert (f"docker/{package}/Dockerfile" in lines) == (artifact != "helix")
+
+
+def test_images_are_built_side_by_side_where_jobs_are_given(tree: Path):
+    """The engine here ends a build only when all five have begun, or fails after ten seconds."""
+    engine = tree / "engine"
+    engine.write_text(
+        '#!/bin/sh\n[ "$1" = build ] || exit 0\ntouch "$(mktemp begun.XXXXXX)"\n'
+        "for i in $(seq 100); do\n"
+        f"  [ $(ls begun.* | wc -l) -lt {len(PACKAGE_OF)} ] || exit 0\n  sleep 0.1\ndone\nexit 1\n"
+    )
+    engine.chmod(0o755)
+    done = make(tree, "-j", "images", DOCKER=str(engine), RUNTIME="docker")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_image_is_told_its_version_time_and_source(tree: Path):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    plain = commands(tree, "metis-image", RUNTIME="docker")
+    assert f"--build-arg VERSION={version} --build-arg CREATED=" in plain
+    assert re.search(r"CREATED=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d) ", plain)
+    assert "image.source" not in plain
+    told = commands(tree, "metis-image", RUNTIME="docker", SOURCE_URL="https://example.org/x")
+    assert "--label org.opencontainers.image.source=https://example.org/x" in told
 
 
 def test_a_suite_that_fails_stops_no_other_and_is_told_in_the_end(tree: Path):
@@ -112,12 +144,12 @@ def test_a_suite_that_fails_stops_no_other_and_is_told_in_the_end(tree: Path):
 
 
 def test_an_artifact_that_is_not_there_is_one_line(tree: Path):
-    (tree / "vocab_parallel" / "cli.py").unlink()
+    (tree / "vocab_parallel" / "artifact.py").unlink()
     done = make(tree, "vocab-quick", RUNTIME="local")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "vocab-quick: this artifact is not here yet" in line
-    assert "vocab_parallel/cli.py" in line
+    assert "vocab_parallel/artifact.py" in line
 
 
 @pytest.mark.parametrize(("engine", "runtime"), [("true", "docker"), ("false", "local")])
@@ -127,7 +159,16 @@ def test_the_runtime_is_a_container_where_an_engine_answers(tree: Path, engine: 
 
 def test_locally_all_tests_run_together(tree: Path):
     lines = commands(tree, "test", RUNTIME="local")
-    assert lines.strip().splitlines()[-1].split() == [".venv/bin/python", "-m", "pytest"]
+    words = lines.strip().splitlines()[-1].split()
+    assert words == [
+        ".venv/bin/python",
+        "-m",
+        "pytest",
+        "--numprocesses",
+        "2",
+        "--dist",
+        "loadfile",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +176,16 @@ def test_locally_all_tests_run_together(tree: Path):
     [
         ({"GPUS": "all"}, "--gpus '\"all\"'"),
         ({"GPUS": "device=0,1"}, "--gpus '\"device=0,1\"'"),
+        ({"GPUS": "2"}, "--gpus '\"2\"'"),
         ({"GPUS": "all", "DOCKER": "podman"}, "--device nvidia.com/gpu=all"),
+        (
+            {"GPUS": "2", "DOCKER": "podman"},
+            "--device nvidia.com/gpu=0 --device nvidia.com/gpu=1 --ulimit",
+        ),
+        (
+            {"GPUS": "device=0,3", "DOCKER": "podman"},
+            "--device nvidia.com/gpu=0 --device nvidia.com/gpu=3 --ulimit",
+        ),
         ({"GPUS": "0", "GPU_FLAGS": "--device /dev/x"}, "--device /dev/x"),
     ],
 )
@@ -172,4 +222,15 @@ def test_every_lock_has_a_rule(tree: Path):
     lines = commands(tree, "lock")
     for file in [*ROOT.glob("requirements*.txt"), *ROOT.glob("docker/*/requirements.txt")]:
         name = str(file.relative_to(ROOT))
-        assert (f"--output-file {name}" in lines) == (name != "requirements-torch.txt")
+        bare = ("requirements-torch.txt", "requirements-triton.txt")  # other files by platform
+        assert (f"--output-file {name}" in lines) == (name not in bare)
+
+
+@pytest.mark.parametrize("results", ["my results", "/tmp/my results"])
+def test_a_results_folder_may_have_a_blank(tree: Path, results: str):
+    whole = results if results.startswith("/") else f"{tree}/{results}"
+    last = commands(tree, "metis-quick", RUNTIME="docker", RESULTS=results).splitlines()[-1]
+    assert last.startswith(f'mkdir -p "{whole}" && docker run ')
+    assert f' --volume "{whole}:/results" ' in last
+    local = commands(tree, "metis-quick", RUNTIME="local", RESULTS=results)
+    assert f'-m metis quick --out "{results}"' in local

@@ -4,8 +4,10 @@ import io
 import json
 import os
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("helix", "metis", "beta", "puzzle", "vocab_parallel")
 pytestmark = [
     pytest.mark.engine,
@@ -83,6 +86,38 @@ def test_the_image_states_its_revision_and_base(image: Image):
     assert labels["org.opencontainers.image.base.name"] == environment["QUINTET_BASE"]
     assert environment["QUINTET_IMAGE"].startswith(labels["org.opencontainers.image.title"])
     assert environment["QUINTET_REVISION"] not in ("", "unversioned")
+    assert labels["org.opencontainers.image.version"] == PROJECT["version"]
+    assert labels["org.opencontainers.image.licenses"] == PROJECT["license"]
+    assert datetime.fromisoformat(labels["org.opencontainers.image.created"]).tzinfo
+    assert "org.opencontainers.image.source" not in labels
+
+
+def test_the_source_is_in_thin_last_layers(image: Image):
+    sizes = [layer["Size"] for layer in image.client.api.history(image.id)]
+    thin = [size for size in sizes if size][:2]
+    assert sum(thin) < 4e6
+
+
+def test_the_bill_of_materials_is_what_is_installed(image: Image):
+    code = (
+        "import json; from importlib.metadata import distributions; from packaging.utils import"
+        " canonicalize_name as plain; print(json.dumps([json.load(open('/app/sbom.json')),"
+        " {plain(d.name): d.version for d in distributions(path=[__import__('sysconfig')"
+        ".get_path('purelib')])}]))"
+    )
+    done = image.run("-c", code, entrypoint="python")
+    bill, installed = json.loads(done.output)
+    listed = {part["name"]: part["version"] for part in bill["components"]}
+    assert {name: listed.get(name) for name in installed} == installed
+    assert bill["metadata"]["component"]["version"] == PROJECT["version"]
+
+
+def test_torchrun_starts_the_python_that_sees_the_wheels(image: Image):
+    command = ("--nproc-per-node", "2", "-m", image.package, "--version")
+    done = image.run(*command, entrypoint="torchrun")
+    assert done.status == 0, done.errors
+    said = f"{image.package} of quintet {PROJECT['version']}"
+    assert done.output.count(said) == 2  # two ranks may write at once, into one line
 
 
 def test_without_arguments_for_the_user_it_is_not_root(image: Image):

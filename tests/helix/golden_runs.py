@@ -7,6 +7,7 @@ import networkx as nx
 
 from helix.inputs.cluster import SINK
 from helix.inputs.requests import generated_arrivals
+from helix.inputs.workload import Scheduler
 from helix.plan.baselines import petals, swarm
 from helix.plan.flow import Flow
 from helix.plan.flow_graph import network
@@ -14,7 +15,7 @@ from helix.plan.pipelines_published import published_pipelines
 from helix.plan.placement import Placement, wired
 from helix.plan.pruning import Pruning, pruned
 from helix.simulate.system import System, make_system
-from helix.simulate.workload import Offline, Online, Scheduler, Workload
+from helix.simulate.workload import Offline, Online, Workload
 from tests.helix.golden_inputs import GOLDEN, shipped_intervals, situation
 
 GOLDEN_RUNS: dict[str, dict[str, Any]] = {run["id"]: run for run in GOLDEN["simulations"]}

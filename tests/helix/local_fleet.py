@@ -16,14 +16,15 @@ from helix.inputs.experiment import (
     SearchSettings,
     WorkloadSettings,
 )
-from helix.inputs.roofline import Gpu, Shape
+from helix.inputs.layer import Shape
+from helix.inputs.roofline import Gpu
 from helix.inputs.serving import ServeSettings
-from helix.plan.methods import ask
 from helix.plan.placement import wired
 from helix.plan.plans import Plan
+from helix.plan.question import ask
 from helix.run.deploy import Deployment, Part
 from helix.run.fleet import Fleet
-from helix.run.head import Ask, Done, Running
+from helix.run.request import Ask, Done, Running
 from helix.run.serving import Serving
 from helix.run.worker import Worker
 
@@ -66,23 +67,30 @@ class _Method:
         return asyncio.get_running_loop().run_in_executor(None, self._call, *arguments)
 
 
-class LocalActor:
-    """A worker in this process; `kill` ends it as a lost machine ends."""
+class LocalWorker(Worker):
+    """A worker in this process: where it would end its process, its connections end."""
 
-    def __init__(self, worker: Worker) -> None:
+    ended = False
+
+    def _end(self, error: Exception) -> None:
+        self.ended = True
+        self._listener.close()
+        for link in self._links.values():
+            link.cut()
+
+
+class LocalActor:
+    """A handle of a worker in this process; `kill` ends it as a lost machine ends."""
+
+    def __init__(self, worker: LocalWorker) -> None:
         self.worker = worker
 
     def __getattr__(self, name: str) -> _Method:
         return _Method(getattr(self.worker, name))
 
     def kill(self) -> None:
-        worker = self.worker
-        worker._listener.close()
-        for link in worker._links.values():
-            link._broken = True
-            if link._socket is not None:
-                link._socket.close()
-        worker._halt()
+        self.worker._end(ConnectionError("killed"))
+        self.worker._halt()
 
 
 class LocalFleet(Fleet):
@@ -90,7 +98,7 @@ class LocalFleet(Fleet):
         pass
 
     def _actor(self, part: Part) -> Any:
-        return LocalActor(Worker(part.machine, self._secret, "127.0.0.1", 1))
+        return LocalActor(LocalWorker(part.machine, self._secret, "127.0.0.1", 1))
 
     def _follow(self, machine: int, actor: Any) -> None:
         pass
@@ -98,6 +106,9 @@ class LocalFleet(Fleet):
     def _end(self) -> None:
         for one in self.workers.values():
             one.actor.kill()
+
+    def _kill(self, actor: LocalActor) -> None:
+        actor.kill()
 
     def kill(self, machine: int) -> None:
         """Lose a machine: its connections end, nothing of it answers any more."""

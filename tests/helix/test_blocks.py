@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helix.experiments import flow_search
 from helix.inputs.cluster import FIRST, SINK, SOURCE
 from helix.inputs.generate import even
 from helix.inputs.model import known_models
 from helix.inputs.profile import shipped_profiles
+from helix.paper.experiments import flow_search
 from helix.plan.blocks import blocks, most_layers, row_of_blocks
 from helix.plan.bounds import capped_compute_bound, chain_value
 from helix.plan.flow_graph import placement_flow
-from helix.plan.methods import Question, ask
 from helix.plan.placement import UNUSED, wired
+from helix.plan.question import Question, ask
 from helix.plan.throughput import throughput
 
 CHAIN, KNOWN, TARGET = 5441.14, 5813.7, 6000.0  # on 42 machines: a chain, annealing alone

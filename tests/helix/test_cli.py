@@ -108,7 +108,7 @@ def test_where_nothing_ends_in_time_there_are_no_latencies(tmp_path: Path) -> No
         (("plan", "my-cluster", "--seed", "-1"), "--seed is -1"),
         (("plan", "my-cluster", "--set", "model.layers=many"), "model.layers"),
         (("plan", "my-cluster", "--set", "model.layers=800"), "hold"),
-        (("plan", "my-cluster", "--set", "cluster.machines.0.kind=B300"), "no GPU 'B300'"),
+        (("plan", "my-cluster", "--set", "cluster.machines.0.kind=B300"), "; did you mean B200"),
         (
             ("plan", "my-cluster", "--set", "cluster.links.0.gbit_per_s=-1"),
             "gbit_per_s is -1.0, expected 0 or more",
@@ -120,7 +120,7 @@ def test_where_nothing_ends_in_time_there_are_no_latencies(tmp_path: Path) -> No
         ),
         (
             ("plan", "my-cluster", "--set", "cluster.links.0.gbit_per_s=0", "--set",
-             "cluster.links.1.gbit_per_s=0"),
+             "cluster.links.1.gbit_per_s=0", "--set", "model.layers=160"),
             "(8 machines have no links to and from it)",
         ),
         (
@@ -129,12 +129,19 @@ def test_where_nothing_ends_in_time_there_are_no_latencies(tmp_path: Path) -> No
             "no work can pass from the coordinator",
         ),
         (
-            ("plan", "my-cluster", "--set", "search.objective=flow", "--set", "search.chains=1",
-             "--set", "search.evaluations=1", "--set", "cluster.default_link={gbit_per_s=0}"),
+            ("plan", "my-cluster", "--method", "search", "--objective", "flow", "--set",
+             "search.chains=1", "--set", "search.evaluations=1", "--set",
+             "cluster.default_link={gbit_per_s=0}"),
             "the search found no placement that work can pass through",
         ),
         (("plan", "my-cluster", "--set", "cluster.links.0.between=['us','mars']"), "no end 'mars'"),
         (("plan", "my-cluster", "--set", "profile.source=measured"), "has none"),
+        (("plan", "my-cluster", "--set", "workload.trace=no.csv"), "no.csv: there is no such file"),
+        (
+            ("plan", "my-cluster", "--set", "cluster.coordinator_region=mars"),
+            "'mars', but the machines stand in us, eu, asia",
+        ),
+        (("plan", "my-cluster", "--set", "cluster.machines.0.count=100000000000"), "1e+11 x"),
         (("plan", "my-cluster", "--set", "profile.source=nowhere"), "nowhere"),
         (("plan", "single-llama70b-search-offline", "--set", "search.chains=0"), "search.chains"),
         (("simulate", "my-cluster", "--plan", "no.json"), "no.json"),

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helix.experiments import named
+from helix.paper.experiments import named
 from helix.plan.baselines import swarm
 from helix.plan.learning import NEAR, RIDGE, Lessons
-from helix.plan.methods import ask
+from helix.plan.question import ask
 from helix.plan.search_chains import estimate_of, facts_of
 from helix.plan.search_problem import FACTS, search_problem
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster, Link, Node, both_ways
 from helix.inputs.generate import CLUSTERS
+from helix.inputs.links import Links
 from helix.inputs.machine import known_kinds
 from helix.inputs.original_files import (
     MachineProfiles,
@@ -108,7 +109,7 @@ def test_any_cluster_is_read_back_exactly(
 
 def test_unlike_directions_do_not_fit_the_original() -> None:
     links = (Link(2, 3, 1e9, 0.001), Link(3, 2, 2e9, 0.001))
-    cluster = Cluster(nodes=(Node.of("T4"), Node.of("T4")), links=links)
+    cluster = Cluster(nodes=(Node.of("T4"), Node.of("T4")), links=Links.of(links))
     with pytest.raises(InputError, match="link 0 to 1: the original's file has one figure"):
         write_cluster(cluster)
 
@@ -160,7 +161,7 @@ def test_simulator_files_are_read_back(shipped: str, tmp_path: Path) -> None:
     path = tmp_path / "simulator_cluster.ini"
     path.write_text(write_simulator_cluster(cluster, placement.links, entries))
     read = read_simulator_cluster(path)
-    used = msgspec.structs.replace(without_regions(cluster), links=placement.links)
+    used = msgspec.structs.replace(without_regions(cluster), links=Links.of(placement.links))
     assert (read.cluster, read.kv_entries) == (used, entries)
 
 

@@ -3,22 +3,26 @@
 import msgspec
 import pytest
 
-from helix.claiming import load_claims
-from helix.experiments import SUITES, named
+from common.report import claims_of
+from helix.artifact import ARTIFACT
+from helix.paper.experiments import named, suites
+from helix.paper.published import deep_dive, milp_incumbents, printed
+from helix.paper.replays import MODES, REPLAYS, mended
 from helix.plan.methods import make_plan
-from helix.published import deep_dive, milp_incumbents, printed
-from helix.replays import MODES, REPLAYS, mended
+from helix.plan.question import ask
+from helix.simulate.judge import Simulations
 from helix.simulate.metrics import pooled
 from helix.simulate.service import serve
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", ["quick", "full"])
 def test_suites_name_experiments_and_every_claim_has_its_case(suite: str) -> None:
-    cases = {(case.verb, case.experiment) for case in SUITES[suite]}
+    cases = {(case.verb, case.experiment.name) for case in suites()[suite]}
     assert {experiment for _, experiment in cases} <= set(named())
-    for claim in load_claims():
-        if suite in claim.suites:
-            assert (claim.case["verb"], claim.experiment) in cases
+    claims = [claim for claim in claims_of(ARTIFACT) if suite in claim.suites]
+    assert claims
+    for claim in claims:
+        assert (claim.case["verb"], claim.experiment) in cases
 
 
 def test_every_replay_of_sections_6_3_to_6_5_has_a_printed_block() -> None:
@@ -36,9 +40,8 @@ def test_deep_dives_and_solver_traces_are_found() -> None:
 
 def rate(name: str, initial: int = 0) -> float:
     experiment = named()[name]
-    plan = make_plan(
-        experiment, experiment.search.method, "flow", 0, lambda *_: 0.0, lambda _: None
-    )
+    simulator = Simulations(experiment, ask(experiment), 0)
+    plan = make_plan(experiment, experiment.search.method, "flow", 0, simulator, lambda _: None)
     return pooled(list(serve(plan, experiment, 0).outcomes.values()))[0]
 
 

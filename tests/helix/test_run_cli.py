@@ -16,8 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from common.case import to_toml
-from helix.cli import app
-from helix.plan import plans
+from common.files import write_plan
+from common.verbs import app_of
+from helix.artifact import ARTIFACT
 from tests.helix.local_fleet import experiment, plan
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str
     folder = tmp_path_factory.mktemp("service")
     asked = experiment(machines=4, restart=True, patience_s=60.0, trace=True)
     (folder / "my.toml").write_text(to_toml(asked))
-    plans.write(plan(asked, ((0, 3), (3, 6), (0, 3), (3, 6))), folder / "plan.json")
+    write_plan(plan(asked, ((0, 3), (3, 6), (0, 3), (3, 6))), folder / "plan.json")
     process = started(folder, "my.toml", "--plan", "plan.json")
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -123,7 +124,7 @@ def test_it_serves_survives_a_kill_and_drains(service):
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], said: str):
-    done = CliRunner().invoke(app, ["run", *arguments, "--out", str(tmp_path)])
+    done = CliRunner().invoke(app_of(ARTIFACT), ["run", *arguments, "--out", str(tmp_path)])
     assert done.exit_code == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1

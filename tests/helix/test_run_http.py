@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helix.run.completions import BadRequest, StopAt, read
 from helix.run.http import listening
+from helix.run.refusals import BadRequest
+from helix.run.requests_schema import Completion, read
 from helix.run.serving import Serving
+from helix.run.stops import StopAt
 from helix.run.tokens import ByteTokenizer, Unfolding
 from tests.helix.local_fleet import answer, balanced, experiment, local, plan, settled
 
@@ -105,15 +107,25 @@ def test_stop_texts_end_an_answer_and_are_not_part_of_it():
         ({}, 400, "prompt"),
         ({"prompt": ""}, 400, "the prompt is empty"),
         ({"prompt": [300]}, 400, "outside the vocabulary"),
-        ({"prompt": ["a", "b"]}, 400, "one prompt a request"),
+        ({"prompt": ["a", 1]}, 400, "prompt mixes tokens with prompts"),
         ({"prompt": "a", "max_tokens": 0}, 400, "max_tokens is 0"),
         ({"prompt": "a", "max_tokens": 5000}, 400, "4096 tokens of context"),
-        ({"prompt": "a", "temperature": 3}, 400, "temperature is 3"),
-        ({"prompt": "a", "top_p": 0}, 400, "top_p is 0"),
-        ({"prompt": "a", "n": 2}, 400, "n 2 is not supported"),
-        ({"prompt": "a", "logprobs": 1}, 400, "logprobs are not supported"),
-        ({"prompt": "a", "echo": True}, 400, "echo True is not supported"),
-        ({"prompt": "a", "stop": ["", "b"]}, 400, "stop has to be"),
+        ({"prompt": "a", "temperature": 3}, 400, "temperature: Expected `float` <= 2"),
+        ({"prompt": "a", "top_p": 0}, 400, "top_p: Expected `float` > 0"),
+        ({"prompt": "a", "n": 200}, 400, "n: Expected `int` <= 128"),
+        ({"prompt": "a", "logprobs": 21}, 400, "logprobs: Expected `int` <= 20"),
+        ({"prompt": "a", "tools": []}, 400, "the field 'tools' is not supported"),
+        ({"prompt": "a", "stop": ["", "b"]}, 400, "stop[0]: Expected `str` of length >= 1"),
+        ({"prompt": "a", "suffix": "b"}, 400, "suffix: Expected `str` of length <= 0"),
+        ({"prompt": "a", "n": 3, "best_of": 2}, 400, "best_of is 2, less than n 3"),
+        ({"prompt": "a", "best_of": 2, "stream": True}, 400, "a stream cannot tell the best"),
+        ({"prompt": ["a"] * 100, "n": 2}, 400, "100 prompts times 2 answers"),
+        ({"prompt": "a", "logit_bias": {"259": 1}}, 400, "token 259 is outside"),
+        ({"prompt": "a", "stop_token_ids": [-1]}, 400, "token -1 is outside"),
+        ({"prompt": "a", "min_tokens": 5, "max_tokens": 4}, 400, "min_tokens is 5"),
+        ({"prompt": "a", "max_tokens": 5, "max_completion_tokens": 4}, 400, "max_tokens is 5"),
+        ({"prompt": "a", "response_format": {"type": "json_object"}}, 400, "'json_object' is not"),
+        ({"prompt": "a", "stream_options": {"x": 1}}, 400, "'stream_options.x' is not supported"),
         ({"prompt": "a", "model": "gpt"}, 404, "there is no model 'gpt'"),
     ],
 )
@@ -204,14 +216,14 @@ def test_stop_texts_are_found_however_the_text_comes(text, stops, data):
     assert out == (text[: min(places)] if places else text)
 
 
-@given(st.text(max_size=20))
-def test_characters_come_whole_and_once(text):
+@given(st.text(max_size=20).map(str.encode) | st.binary(max_size=60))
+def test_characters_come_whole_and_once(data):
     unfolding = Unfolding(ByteTokenizer())
-    pieces = [unfolding.add(byte) for byte in text.encode()]
-    assert "".join(pieces) + unfolding.rest() == text
-    assert unfolding.text == text
+    pieces = [unfolding.add(byte) for byte in data]
+    assert "".join(pieces) + unfolding.rest() == data.decode(errors="replace")
+    assert unfolding.text == data.decode(errors="replace")
 
 
 def test_a_body_that_is_no_request_is_refused():
-    with pytest.raises(BadRequest, match="not a completion request"):
-        read(b"[]", "tiny")
+    with pytest.raises(BadRequest, match="the body is not a completion request"):
+        read(b"[]", Completion)

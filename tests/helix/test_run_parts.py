@@ -18,16 +18,16 @@ from common.errors import InputError
 from helix.inputs.cluster import FIRST
 from helix.inputs.experiment import HERE, KindSource, ProfileSource, WorkloadSettings
 from helix.inputs.profile import Curve, Limits, read_profiles
-from helix.measure import measure
-from helix.plan.methods import ask
+from helix.plan.question import ask
 from helix.run.deploy import Deployment
 from helix.run.drive import drive
 from helix.run.engine import BatchSpan
-from helix.run.head import Ask, Running
+from helix.run.measure import measure
 from helix.run.messages import HEAD, Answer, Free, Hello, Key, Mark, Message, Pass, Sampling, Stop
 from helix.run.pace import Clock, Pace
 from helix.run.queues import LayerQueues
 from helix.run.replan import without
+from helix.run.request import Ask, Running
 from helix.run.tokens import tokenizer_of
 from helix.run.trace import trace_events
 from helix.run.wire import Link, Listener, framed
@@ -118,17 +118,21 @@ def listening(secret: str = "s") -> tuple[Listener, SimpleQueue[Any], SimpleQueu
     return Listener("127.0.0.1", secret, lambda *one: got.put(one), lost.put), got, lost
 
 
-def passed(number: int) -> Pass:
+def unwanted(*told: Any) -> None:
+    raise AssertionError(told)
+
+
+def passed(number: int, **sampling: Any) -> Pass:
     return Pass(
         key=Key(number, 0), way=[Stop(1, 0, 3)], hop=0, begin=0, count=2, prompt=True,
-        sampling=Sampling(), ids=[1, 2],
+        ids=[1, 2], sampling=Sampling(**sampling),
     )  # fmt: skip
 
 
 def test_messages_arrive_whole_in_order_and_after_their_delay():
     listener, got, lost = listening()
     begin = time.monotonic()
-    link = Link(7, "s", listener.address, pytest.fail, bytes_per_s=20_000.0, latency_s=0.1)
+    link = Link(7, "s", listener.address, unwanted, unwanted, bytes_per_s=20_000.0, latency_s=0.1)
     for number in range(3):
         link.send(passed(number), bytes([number]) * 1000)
     arrived = [got.get(timeout=10) for _ in range(3)]
@@ -158,16 +162,56 @@ def test_callers_without_the_secret_are_hung_up_on(bad):
     listener.close()
 
 
-def test_what_cannot_be_sent_is_told():
+def test_what_cannot_be_sent_is_told_and_the_link_breaks_once():
     listener, _, _ = listening()
     listener.close()
-    failed = SimpleQueue[Message]()
-    link = Link(7, "s", listener.address, failed.put)
+    failed, broke = SimpleQueue[Any](), SimpleQueue[Exception]()
+    link = Link(7, "s", listener.address, lambda *one: failed.put(one), broke.put)
+    for number in range(3):
+        link.send(passed(number))
+    told = [failed.get(timeout=10) for _ in range(3)]
+    assert [message.key.request for message, _ in told] == [0, 1, 2]
+    assert all(isinstance(error, OSError) for _, error in told)
+    assert isinstance(broke.get(timeout=10), OSError)
+    assert link.broken is not None
     link.send(passed(3))
-    told = failed.get(timeout=10)
-    assert isinstance(told, Pass)
-    assert told.key.request == 3
+    assert failed.get(timeout=10)[0].key.request == 3
+    assert broke.empty()
     link.close()
+
+
+def test_a_message_that_fits_no_frame_fails_alone():
+    listener, got, _ = listening()
+    failed = SimpleQueue[Any]()
+    link = Link(7, "s", listener.address, lambda *one: failed.put(one), unwanted)
+    link.send(passed(1, seed=1180591620717411303424))
+    link.send(passed(2))
+    message, error = failed.get(timeout=10)
+    assert message.key.request == 1
+    assert isinstance(error, OverflowError)
+    assert got.get(timeout=10)[1].key.request == 2
+    link.close()
+    listener.close()
+
+
+def test_a_links_thread_that_dies_breaks_the_link_and_loses_no_message():
+    told, broke = SimpleQueue[int](), SimpleQueue[Exception]()
+    listener = Listener("127.0.0.1", "s", lambda _, m, __: told.put(m.key.request), lambda _: None)
+
+    def fails_at_first(message: Message, error: Exception) -> None:
+        assert isinstance(message, Pass)
+        told.put(message.key.request)
+        if isinstance(error, OverflowError):
+            raise RuntimeError("a fault of the caller's")
+
+    link = Link(7, "s", listener.address, fails_at_first, broke.put, latency_s=0.5)
+    for number, seed in ((0, 5), (1, 1 << 70), (2, 5)):
+        link.send(passed(number, seed=seed))
+    assert str(broke.get(timeout=10)) == "a fault of the caller's"
+    assert sorted(told.get(timeout=10) for _ in range(3)) == [0, 1, 2]
+    link.send(passed(3))
+    assert told.get(timeout=10) == 3
+    listener.close()
 
 
 @pytest.mark.parametrize("scheduler", ["maxflow", "swarm", "random"])

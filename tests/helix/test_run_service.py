@@ -7,11 +7,11 @@ import torch
 from msgspec.structs import replace
 
 from common.errors import InputError
-from helix.inputs.experiment import WorkloadSettings
+from helix.inputs.workload import WorkloadSettings
+from helix.run.decoder_config import config_of_shape
 from helix.run.deploy import Deployment
-from helix.run.head import Ask, NotNow
-from helix.run.llama_config import config_of_shape
 from helix.run.messages import Key, Sampling
+from helix.run.request import Ask, NotNow
 from helix.run.stage import Holding, Item, Stage
 from tests.helix.local_fleet import answer, answer_of, balanced, experiment, local, plan, settled
 
@@ -47,9 +47,10 @@ def alone() -> list[list[int]]:
             item = Item(Key(number, 0), range(6), begin, len(ids) - begin, prompt=step == 0)
             stage.admit(item)
             stage.embed(item, ids[begin:])
+            stage.begin(item.key, Sampling(), len(prompt), [])
             for layer in range(6):
                 stage.layer(layer, [item])
-            ids += stage.tokens([item], [Sampling()])
+            ids += [one.token for one in stage.tokens([item])]
         answers.append(ids[len(prompt) :])
     assert len({tuple(answer) for answer in answers}) == len(PROMPTS)
     assert len(set(answers[0])) > 3

@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from common.trace import write_trace
 from helix.inputs.cluster import FIRST, SINK, SOURCE, Cluster, Node, both_ways
+from helix.inputs.links import Links
 from helix.inputs.model import known_models
 from helix.inputs.profile import shipped_profiles
 from helix.inputs.requests import Arrival, generated_arrivals
+from helix.inputs.workload import Scheduler
 from helix.plan.flow_graph import placement_flow
 from helix.plan.placement import wired
 from helix.plan.throughput import throughput
@@ -18,8 +21,8 @@ from helix.simulate.engine import Engine
 from helix.simulate.simulate import simulate
 from helix.simulate.switches import Switches, compat
 from helix.simulate.system import System, make_system
-from helix.simulate.trace import trace_events, write_trace
-from helix.simulate.workload import Offline, Online, Scheduler, Workload
+from helix.simulate.trace import trace_events
+from helix.simulate.workload import Offline, Online, Workload
 
 LAYERS = 12
 SCHEDULERS: tuple[Scheduler, ...] = ("maxflow", "swarm", "random", "shortest_queue")
@@ -144,7 +147,7 @@ def test_a_system_without_a_way_in_is_refused_in_one_line() -> None:
 
 
 def test_too_many_layers_need_a_capacity() -> None:
-    cluster = Cluster(nodes=(Node.of("L4"),), links=())
+    cluster = Cluster(nodes=(Node.of("L4"),), links=Links.of(()))
     model = msgspec.structs.replace(known_models()["llama2_70b"], layers=10)
     placement = wired(10, [(0, 10)], cluster.links)
     profiles = shipped_profiles("llama2_70b")

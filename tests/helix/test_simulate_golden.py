@@ -2,10 +2,11 @@
 
 import pytest
 
+from helix.inputs.workload import Scheduler
 from helix.simulate.metrics import Outcome, percentiles, pooled
 from helix.simulate.simulate import simulate
 from helix.simulate.switches import compat
-from helix.simulate.workload import Offline, Scheduler
+from helix.simulate.workload import Offline
 from tests.helix.golden_runs import (
     GOLDEN_RUNS,
     LOADS,

@@ -71,7 +71,7 @@ def test_compat_writes_the_original_log(tmp_path: Path) -> None:
         (("plan", "nothing"), "neither an experiment nor a TOML file"),
         (("plan", "mixed-44", "--method", "best"), "--method is 'best', expected one of"),
         (("plan", "mixed-44", "--set", "model.layers=many"), "model.layers"),
-        (("plan", "mixed-44", "--set", "model.layers=400"), "no plan fits"),
+        (("plan", "mixed-44", "--set", "model.layers=600"), "no plan fits"),
         (("plan", "mixed-44", "--set", "search.mode=compat"), "needs a power of two"),
         (("plan", "mixed-44", "--set", "profile.source=nowhere"), "no such folder"),
         (("simulate", "mixed-44", "--plan", "no.json"), "no such plan file"),

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from common.case import resolve, to_toml
 from common.errors import InputError
-from metis.experiments import named
+from metis import experiments as named
 from metis.inputs.cluster import Cluster, NodeGroup
-from metis.inputs.experiment import Experiment
+from metis.inputs.experiment import ClusterSource, Experiment
 from metis.inputs.hostfile import read_cluster
 from metis.inputs.model import Model
 from metis.inputs.profile import LayerProfile, ProfileKey, Profiles, read_profiles, write_profiles
 from metis.inputs.synth import synthesize
+from metis.plan.methods import make_plan
+from metis.simulate.timeline import play
+from tests.metis.pools import pool, problem_of
 
 ENTRY = {"instance_type": "a100", "inter_bandwidth": 10, "intra_bandwidth": 46, "memory": 80}
 
@@ -37,6 +40,47 @@ def test_hostfile_and_clusterfile_become_a_cluster(tmp_path: Path) -> None:
         ("10.0.0.2", "A100", 4),
     ]
     assert nodes[0].memory_mb == 80 * 1024
+
+
+def test_a_byte_order_mark_and_trailing_comments_are_harmless(tmp_path: Path) -> None:
+    hosts, cluster = cluster_files(
+        tmp_path, "10.0.0.1 slots=2 # the old one\n", {"10.0.0.1": ENTRY}
+    )
+    for path in (hosts, cluster):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_cluster(hosts, cluster).total_devices() == 2
+
+
+def test_a_host_in_two_lines_is_told_in_strict_and_usual_in_compat(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = cluster_files(tmp_path, "10.0.0.1 slots=4\n" * 2, {"10.0.0.1": ENTRY})
+    assert read_cluster(*files, first_digit_slots=True).total_devices() == 8
+    assert not caplog.records
+    assert read_cluster(*files).total_devices() == 8
+    assert "hostfile:2: host 10.0.0.1 stands in line 1 too" in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_nodes_that_share_a_host_are_refused(count: int) -> None:
+    other = NodeGroup(device="T4", devices=1, host="a" if count == 1 else "b")
+    with pytest.raises(InputError, match="host 'a' stands for 2 nodes"):
+        ClusterSource(nodes=(NodeGroup(device="A100", count=count, devices=2, host="a"), other))
+
+
+def test_a_cluster_of_millions_of_devices_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="has 8,000,000 devices in all, expected at most 16,384"):
+        Cluster(nodes=(NodeGroup(device="A100", count=10**6, devices=8),))
+
+
+@pytest.mark.parametrize("method", ["optimal", "uniform"])
+def test_a_global_batch_of_1e11_is_answered_at_once(method: str) -> None:
+    asked = pool(NodeGroup(device="A100", devices=8), layers=10, batch=10**11, method=method)
+    found = make_plan(asked, problem_of(asked), asked.search.method).plan
+    assert found is not None
+    assert found.batches >= 10**11 // (8 * 16)
+    with pytest.raises(InputError, match=r"micro-batches on . stages, more than"):
+        play(found)
 
 
 def test_upstream_form_without_slots_is_read_too(tmp_path: Path) -> None:
@@ -170,8 +214,43 @@ def test_a_profile_of_impossible_figures_is_one_sentence(
         read_profiles(tmp_path, layers=5)
 
 
-def test_an_unknown_profile_name_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "A100-1-1.json").write_text("{}")
+def rewritten(folder: Path, **changes: object) -> Profiles:
+    """One profile, written and read with some figures changed."""
+    found = synthetic(5)
+    key = ProfileKey("A100", 1, 1)
+    entry = msgspec.structs.replace(found[key], **changes)
+    write_profiles(Profiles({key: entry}, "test"), folder, model_name="GPT")
+    return read_profiles(folder, layers=5)
+
+
+def test_a_profile_without_memory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="layer_memory_total_mb is all 0, expected what each"):
+        rewritten(tmp_path, memory_mb=(0.0,) * 5)
+
+
+def test_a_run_shorter_than_its_layers_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewritten(tmp_path / "good")
+    assert not caplog.records
+    rewritten(tmp_path / "short", forward_backward_ms=1.0)
+    assert "in 1 of 1 profiles forward_backward_time_ms is less than the layers" in caplog.text
+
+
+def test_profiles_that_differ_in_case_alone_are_refused(tmp_path: Path) -> None:
+    rewritten(tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    (tmp_path / path.name.replace("A100", "a100")).write_text(path.read_text())
+    with pytest.raises(InputError, match="beside it is of the same device, degree and batch"):
+        read_profiles(tmp_path, layers=5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["A100-1-1.json", "DeviceType.A100_tp0_bs1.json", "DeviceType.A100_tp1_bs0.json"],
+)
+def test_an_unknown_profile_name_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
     with pytest.raises(InputError, match="name not understood, expected DeviceType"):
         read_profiles(tmp_path, layers=5)
 

@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 
+import msgspec
 import pytest
 
 from common.errors import InputError
+from common.files import read_plan
 from metis.inputs.model import Model
-from metis.plan.plans import read
+from metis.plan.plans import Plan, check
 from metis.run.launch_files import write_launch_files
 from metis.run.megatron import inexpressible, megatron_arguments, megatron_file
 from tests.metis.toy_plans import make_plan
@@ -41,7 +43,7 @@ def test_every_node_gets_a_script_with_its_ranks_and_the_plan(tmp_path):
         "node2-10.0.0.7.sh",
         "megatron-args.txt",
     ]
-    assert read(paths[0]) == MIXED
+    assert read_plan(paths[0], Plan, check) == MIXED
     texts = [path.read_text() for path in paths[1:4]]
     assert "# Node 0 of 3: big-0, 6 x A100, ranks 0-5 of 8, stage 0, 1 of 2." in texts[0]
     assert "# Node 1 of 3: small, 1 x T4, ranks 6-6 of 8, stage 1 of 2." in texts[1]
@@ -130,6 +132,25 @@ def test_megatron_gets_model_batch_and_degrees():
 )
 def test_megatron_gets_the_layer_split(layers, words):
     assert megatron_arguments(uniform(*layers))[11:] == words
+
+
+def test_megatron_is_told_what_saves_memory():
+    plan = uniform(3, 3)
+    stages = [
+        msgspec.structs.replace(stage, recompute="full", sharded=True) for stage in plan.stages
+    ]
+    alike = msgspec.structs.replace(plan, stages=tuple(stages))
+    assert megatron_arguments(alike)[11:] == [
+        "--recompute-granularity full",
+        "--recompute-method uniform",
+        "--recompute-num-layers 1",
+        "--use-distributed-optimizer",
+    ]
+    unlike = msgspec.structs.replace(plan, stages=(plan.stages[0], stages[1]))
+    assert inexpressible(unlike) == [
+        "it recomputes the same in all stages; here: stage 0 none, stage 1 full"
+        ' (search.recompute = ["full"] or another one makes them alike).'
+    ]
 
 
 def test_what_megatron_cannot_express_is_said_and_no_layout_is_given():

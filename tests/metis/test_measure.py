@@ -8,11 +8,11 @@ from torch import nn
 from common.errors import InputError
 from metis.inputs.model import Model
 from metis.inputs.profile import ProfileKey, read_profiles
-from metis.measure import measure
-from metis.measure import memory as memory_of
-from metis.measure.layers import Setting, measure_rank
-from metis.measure.measure import JOURNAL, Entry
-from metis.measure.memory import MB, layer_memory
+from metis.run.measure import measure
+from metis.run.measure import memory as memory_of
+from metis.run.measure.layers import Setting, measure_rank
+from metis.run.measure.measure import JOURNAL, Entry
+from metis.run.measure.memory import MB, layer_memory
 from metis.run.model import Place, build
 from metis.run.parallel import TensorGroup
 
@@ -118,10 +118,10 @@ def test_blocks_that_are_not_built_repeat_the_others():
 def test_measuring_ends_before_the_batch_that_does_not_fit(monkeypatch):
     whole = measured_here(batch_sizes=(2,))[0]
     room = sum(whole.memory_mb) * MB / 0.8
-    monkeypatch.setattr("metis.measure.layers.available_memory", lambda *_: room)
+    monkeypatch.setattr("metis.run.measure.layers.available_memory", lambda *_: room)
     found = measured_here()
     assert [(entry.bs, entry.blocks) for entry in found] == [(1, 3), (2, 3), (4, 2)]
-    monkeypatch.setattr("metis.measure.layers.available_memory", lambda *_: room / 4)
+    monkeypatch.setattr("metis.run.measure.layers.available_memory", lambda *_: room / 4)
     assert measured_here() == []
 
 

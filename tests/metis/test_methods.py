@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from metis.experiments import named
+from metis import experiments as named
 from metis.inputs.cluster import NodeGroup
 from metis.inputs.experiment import ClusterSource, Experiment, Method
 from metis.inputs.model import Model

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from common.errors import InputError
+from common.ranks import run_ranks
 from metis.run import Training, launch
 from metis.run.data import batch
 from metis.run.layout import position
 from metis.run.model import initial
-from metis.run.ranks import run_ranks
 from metis.run.train import Trainer
 from metis.run.weights import weights
 from metis.simulate import one_forward_one_backward

@@ -21,6 +21,7 @@ from tests.metis.problems import COMPAT, STRICT, make_profiles, problems
 
 SLOW = settings(max_examples=25, deadline=None)
 policies = st.sampled_from(POLICIES)
+LINKS = {"intra_bandwidth": 50.0, "inter_bandwidth": 10.0}
 
 
 def with_switches(problem: Problem, switches: Switches) -> Problem:
@@ -67,18 +68,19 @@ def test_engines_agree_for_every_set_of_switches(
     )
 
 
-def every_plan(problem: Problem) -> list[RankedPlan]:
+def some_plans(problem: Problem, count: int = 20) -> list[RankedPlan]:
     found = []
     for policy in POLICIES:
         result = search(problem, policy)
-        found += [result.plan(index) for index in range(len(result.plans.cost))]
+        plans = len(result.plans.cost)
+        found += [result.plan(index) for index in range(0, plans, max(1, plans // count))]
     return found
 
 
 @settings(max_examples=15, deadline=None)
 @given(problem=problems())
 def test_every_strict_plan_can_be_carried_out(problem: Problem) -> None:
-    for found in every_plan(problem)[:200]:
+    for found in some_plans(problem):
         check(to_plan(found, experiment="x", method="metis", mode="strict"))
         options, split = found.survivor.options, found.survivor.split
         assert min(slacks(options, split, found.batches)) >= 0
@@ -146,6 +148,25 @@ def test_an_interrupted_optimal_search_still_bounds(problem: Problem) -> None:
     whole, cut = optimal(problem), optimal(problem, time_limit_s=1e-9)
     assert not cut.proven or cut.cells == 0
     assert cut.lower_bound_ms <= whole.lower_bound_ms * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("switches", "times"), [(STRICT, 1), (COMPAT, 2)])
+def test_an_optimizer_step_counts_as_often_as_the_mode_says(switches: Switches, times: int) -> None:
+    nodes = (NodeGroup(device="A", count=2, devices=2, memory_gb=900.0, **LINKS),)
+    problem = Problem(
+        model=Model(layers=4, hidden_size=256, heads=8, global_batch=8),
+        cluster=Cluster(nodes=nodes),
+        profiles=make_profiles(4, {"A": 1.0}, uneven=False, max_tp=2),
+        node_types=("A",),
+        switches=switches,
+        max_tp=2,
+        max_batch_size=16,
+        group_variance=1.0,
+        max_permute_len=128,
+    )
+    option = StageModel(problem, problem.ranks(("A",))).option(0, 4, 4, 1, 1)
+    assert option is not None
+    assert option.optimizer_ms == times * 12.0
 
 
 @pytest.mark.parametrize("name", Switches.__struct_fields__)

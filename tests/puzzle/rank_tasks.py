@@ -7,22 +7,26 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+import puzzle.run.train
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama
 from puzzle.plan.passes import ModelName
 from puzzle.plan.reshard import BUCKET, buckets, make_reshard_plan
+from puzzle.plan.roads import Pairs, training_pairs
 from puzzle.plan.schedules import inference
-from puzzle.plan.slices import held
+from puzzle.plan.slices import Slice, held
 from puzzle.run.baselines import measure_switches
 from puzzle.run.decode import Decoding
 from puzzle.run.executor import Work, execute
 from puzzle.run.groups import Groups
+from puzzle.run.layers import entropies
 from puzzle.run.links import Directions
-from puzzle.run.settings import Job, Moved
+from puzzle.run.readers import readers_of
+from puzzle.run.settings import Job, Moved, StepFigures
 from puzzle.run.stage import Stage, whole_tokens
 from puzzle.run.streams import Deferred, Streams
 from puzzle.run.switch import Switcher
-from puzzle.run.train import Trainer, readers_of
+from puzzle.run.train import Trainer
 from puzzle.run.weights import Store, random_weights
 
 CPU = torch.device("cpu")
@@ -41,7 +45,8 @@ def all_logits(
     """Return the logits of every layout, whole, computed by its pipeline in two micro-batches."""
     found: list[NDArray[np.float32]] = []
     for layout in layouts:
-        groups, directions = Groups(layout, PATIENCE_S), Directions(PATIENCE_S)
+        groups = Groups(layout, PATIENCE_S)
+        directions = Directions(PATIENCE_S, training_pairs(layout))
         store = Store(
             model, "actor", groups, random_weights(7, "actor"), torch.float32, CPU, trained=False
         )
@@ -75,7 +80,7 @@ def switch_all(
 ) -> list[tuple[bool, bool, int]]:
     """Return per switch: every weight is right bit by bit, bytes are the plan's, most messages."""
     read, found = random_weights(3, "actor"), list[tuple[bool, bool, int]]()
-    directions = Directions(PATIENCE_S)
+    directions = Directions(PATIENCE_S, all_pairs())
     layouts = sorted({train for train, _, _ in pairs})
     made_groups = {layout: Groups(layout, PATIENCE_S) for layout in layouts}
     for train, generate, mapping in pairs:
@@ -119,12 +124,31 @@ def align_jobs(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
     return [_align(job) for job in jobs]
 
 
-def open_all_pairs(rank: int, report: object) -> bool:
-    """Make the connections of every pair of ranks, as NCCL's are made before the first step."""
+def all_pairs() -> Pairs:
+    """Return every pair of the ranks that there are."""
     world = dist.get_world_size()
-    pairs = frozenset((a, b) for a in range(world) for b in range(world) if a != b)
-    Directions(PATIENCE_S, pairs).open()
-    return True
+    return frozenset((a, b) for a in range(world) for b in range(world) if a != b)
+
+
+def open_all_pairs(rank: int, report: object) -> list[tuple[int, int]]:
+    """Make the connections of every pair of ranks; return those that this rank has."""
+    return sorted(Directions(PATIENCE_S, all_pairs()).ways)
+
+
+class Shared(Directions):
+    """All messages to higher ranks in one group, all to lower ones in another, as once."""
+
+    def __init__(self, timeout_s: float, pairs: Pairs) -> None:
+        up, down = dist.new_group(), dist.new_group()
+        assert isinstance(up, dist.ProcessGroup)
+        assert isinstance(down, dist.ProcessGroup)
+        self.ways = {pair: up if pair[0] < pair[1] else down for pair in pairs}
+
+
+def align_on_shared_ways(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
+    """Run PPO jobs whose pairs of ranks share their groups."""
+    puzzle.run.train.Directions = Shared  # type: ignore[misc]
+    return [_align(job) for job in jobs]
 
 
 class Early:
@@ -158,26 +182,14 @@ def _align(job: Job, streams: Streams | None = None) -> Outcome:
     steps = [trainer.step(number) for number in range(job.running.steps)]
     own = {
         f"{model}/{name}": (
-            part.tensor.axis,
-            part.start,
-            trainer.stores[model].main[name].detach().numpy(),
+            part,
+            (store.weights if store.share else store.main)[name].detach().numpy(),
         )
         for model in ("actor", "critic")
-        for name, part in trainer.stores[model].slices.items()
+        for store in [trainer.stores[model]]
+        for name, part in store.slices.items()
     }
-    every = [own] * job.plan.world
-    dist.all_gather_object(every, own)
-    pieces: dict[str, dict[int, NDArray[np.float32]]] = {}
-    axes: dict[str, int | None] = {}
-    for own in every:
-        for name, (axis, start, value) in own.items():
-            pieces.setdefault(name, {})[start], axes[name] = value, axis
-    weights = {
-        name: parts[0]
-        if axes[name] is None
-        else np.concatenate([parts[s] for s in sorted(parts)], axes[name])
-        for name, parts in pieces.items()
-    }
+    weights = _whole(own, job.plan.world)
     return Outcome(
         trainer.digest.hexdigest(),
         [step.reward for step in steps],
@@ -185,6 +197,67 @@ def _align(job: Job, streams: Streams | None = None) -> Outcome:
         [(step.actor_norm, step.critic_norm) for step in steps],
         weights,
     )
+
+
+def _whole(
+    own: dict[str, tuple[Slice, NDArray[Any]]], world: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return whole tensors from all ranks' slices."""
+    every = [own] * world
+    dist.all_gather_object(every, own)
+    pieces: dict[str, dict[int, NDArray[Any]]] = {}
+    axes: dict[str, int | None] = {}
+    for there in every:
+        for name, (part, value) in there.items():
+            pieces.setdefault(name, {})[part.start], axes[name] = value, part.tensor.axis
+    return {
+        name: parts[0]
+        if axes[name] is None
+        else np.concatenate([parts[s] for s in sorted(parts)], axes[name])
+        for name, parts in pieces.items()
+    }
+
+
+class Learnt(NamedTuple):
+    """Of one job: its sequences, its steps' figures, each update's whole gradient by model."""
+
+    digest: str
+    steps: list[StepFigures]
+    gradients: list[dict[str, NDArray[Any]]]
+    """Flat, before clipping, in the order of updates."""
+
+
+def learn_jobs(rank: int, report: object, jobs: list[Job]) -> list[Learnt]:
+    """Run PPO jobs one after the other; return what was learnt from, and the gradients."""
+    return [_learn(job) for job in jobs]
+
+
+def _learn(job: Job) -> Learnt:
+    trainer = Trainer(job, CPU, readers_of(job))
+    seen: dict[str, list[dict[str, tuple[Slice, NDArray[Any]]]]] = {n: [] for n in trainer.updates}
+    for name, update in trainer.updates.items():
+        step = update.step
+
+        def noting(number: int, name=name, update=update, step=step) -> None:
+            slices = update.store.slices
+            shapes = {n: w.shape for n, w in update.store.weights.items()}
+            update.work and update.work.wait()
+            seen[name].append(
+                {n: (slices[n], p.view(shapes[n]).numpy().copy()) for n, p in update.parts.items()}
+            )
+            step(number)
+
+        update.step = noting  # type: ignore[method-assign]
+    steps = [trainer.step(number) for number in range(job.running.steps)]
+    gradients = [
+        {
+            name: np.concatenate([x.ravel() for _, x in sorted(whole.items())])
+            for name in seen
+            for whole in [_whole(seen[name][number], job.plan.world)]
+        }
+        for number in range(len(seen["actor"]))
+    ]
+    return Learnt(trainer.digest.hexdigest(), steps, gradients)
 
 
 class Scaled(NamedTuple):
@@ -229,10 +302,63 @@ def generate_both_ways(rank: int, report: object, job: Job) -> list[tuple[NDArra
     ways: tuple[Decoding, ...] = ("grown", "static")
     for way in ways:
         trainer = Trainer(job, CPU, readers_of(job))
-        trainer.decoding = way
+        trainer.sampler.decoding = way
         trainer._generate(0)
         found.append((trainer.answers.ids.numpy(), trainer.answers.log_probs.numpy()))
     return found
+
+
+class Noted(NamedTuple):
+    """What one replica generated, and the whole logits of its answers by one plain pass."""
+
+    ids: NDArray[np.int64]
+    valid: NDArray[np.int64]
+    log_probs: NDArray[Any]
+    learnt: NDArray[Any]
+    """Log-probabilities by the pass that training makes."""
+    entropies: NDArray[Any]
+    logits: NDArray[Any]
+    ended: NDArray[np.bool_]
+
+
+def generated(rank: int, report: object, job: Job) -> Noted:
+    """Generate a step's answers; return what was noted, and what one plain pass says of them."""
+    trainer = Trainer(job, CPU, readers_of(job))
+    trainer._generate(0)
+    answers, stage = trainer.answers, _whole_stage(job, trainer.dtype)
+    drawn = answers.drawn(job.running.sampling)
+    start = job.plan.work.prompt - 1
+    with torch.no_grad():
+        y = stage.forward(None, whole_tokens(answers.ids, answers.valid))
+        logits = stage.logits(y)[:, start:-1]
+        learnt, entropies = stage.next_entropies(y, answers.ids, drawn)
+    found = (answers.ids, answers.valid, answers.log_probs, learnt[:, start:], entropies[:, start:])
+    ended = answers.ended(start + 1, trainer.special)
+    return Noted(*(x.numpy() for x in (*found, logits, ended)))
+
+
+def _whole_stage(job: Job, dtype: torch.dtype) -> Stage:
+    """Return the actor as one stage, whatever the ranks are."""
+    model, layout = job.plan.actor, Layout()
+    groups = Groups.__new__(Groups)  # a place of its own
+    groups.layout, groups.places, groups.me = layout, tuple(layout.places()), 0
+    groups.place, groups.tensor, groups.data, groups.model = layout.place(0), None, None, None
+    read = random_weights(job.seed, "actor")
+    store = Store(model, "actor", groups, read, dtype, CPU, trained=False)
+    return Stage(model, "actor", groups, store.weights)
+
+
+def slice_entropies(
+    rank: int, report: object, logits: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return entropies, and this rank's slice of the gradient of the sum of their squares."""
+    group = dist.group.WORLD
+    own = torch.from_numpy(logits).chunk(dist.get_world_size(), -1)[rank].clone()
+    own.requires_grad_(True)
+    found = entropies(own, group)
+    found.square().sum().backward()
+    assert own.grad is not None
+    return found.detach().numpy(), own.grad.numpy()
 
 
 def cached_and_whole(
@@ -244,14 +370,7 @@ def cached_and_whole(
     answers = trainer.answers
     start = job.plan.work.prompt
     cached = answers.log_probs
-    model, layout = job.plan.actor, Layout()
-    groups = Groups.__new__(Groups)  # a place of its own, whatever the ranks are
-    groups.layout, groups.places, groups.me = layout, tuple(layout.places()), 0
-    groups.place, groups.tensor, groups.data, groups.model = layout.place(0), None, None, None
-    store = Store(
-        model, "actor", groups, random_weights(job.seed, "actor"), torch.float32, CPU, trained=False
-    )
-    stage = Stage(model, "actor", groups, store.weights)
+    stage = _whole_stage(job, torch.float32)
     with torch.no_grad():
         y = stage.forward(None, whole_tokens(answers.ids, answers.valid))
         whole = stage.next_log_probs(y, answers.ids)[:, start - 1 :]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.errors import InputError
-from puzzle.experiments import named
+from puzzle.inputs.examples import examples
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import EMBEDDING, LM_HEAD, SCORE, Llama, Role, tensors
 from puzzle.plan.plans import make_plan
@@ -131,7 +131,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_refused_before_any_rank_is_started(damage: str, tmp_path: Path):
-    experiment = named()["tiny-cpu-1"]
+    experiment = examples()["tiny-cpu-1"]
     save(tmp_path)
     plan = make_plan(experiment, "given")
     spoil, message = DAMAGE[damage]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from puzzle.inputs.logs import read_log
+from puzzle.paper.logs import read_log
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 400.0
@@ -117,7 +117,7 @@ def test_a_run_says_its_steps_and_goes_on_in_its_log(tmp_path: Path):
                 "--backend",
                 "gloo",
             ),
-            "need 769 GiB",
+            "need 692 GiB",
         ),
         (("run", "tiny-cpu-1", "--set", "running.save_to=/dev/null/x"), "cannot be made: Not a"),
         (("run", "tiny-cpu-1", "--set", "running.actor_weights=x"), "no such folder of safetensor"),

@@ -3,14 +3,14 @@
 import msgspec
 import pytest
 
-from puzzle.experiments import named
+from puzzle.inputs.examples import examples
 from puzzle.plan.plans import make_plan
 from puzzle.run.launch import launch
 from puzzle.run.settings import Job, RunResult
 
 
 def align(name: str, steps: int) -> RunResult:
-    experiment = named()[name]
+    experiment = examples()[name]
     running = msgspec.structs.replace(experiment.running, steps=steps)
     return launch(Job(make_plan(experiment, "given"), experiment.ppo, running, 0, "gloo"))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from puzzle.inputs.anomalies import anomalies
-from puzzle.inputs.logs import latency_line, read_folder, read_log, step_line, switch_line
-from puzzle.publishing import (
+from puzzle.paper.anomalies import anomalies
+from puzzle.paper.logs import read_folder, read_log
+from puzzle.paper.publishing import (
     figure_8,
     figure_9,
     figure_10,
@@ -16,6 +16,7 @@ from puzzle.publishing import (
     published_metrics,
     table_3,
 )
+from puzzle.run.step_log import latency_line, step_line, switch_line
 
 
 def pair(row: dict[str, str]) -> str:

@@ -11,24 +11,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from puzzle import cases
-from puzzle.cases import Folder
-from puzzle.experiments import Case
+from common.artifact import Ask, Case, Folder
+from common.suites import How, do_all
+from puzzle.artifact import ARTIFACT
 from puzzle.inputs.experiment import Experiment
-from puzzle.inputs.logs import latency_line, read_log
 from puzzle.inputs.model import Llama
 from puzzle.inputs.workload import Workload
-from puzzle.measured_figures import measured, measured_figures, measured_table
+from puzzle.paper.logs import read_log
+from puzzle.paper.measured import measured, measured_figures, measured_table
+from puzzle.paper.repeatable import repeatable, too_large
+from puzzle.paper.repeating import StartError, start
+from puzzle.paper.repeats import LeftOut, Repeated, repeated
 from puzzle.plan.plans import make_plan
-from puzzle.reproduction import (
-    LeftOut,
-    Repeated,
-    StartError,
-    repeatable,
-    repeated,
-    start,
-    too_large,
-)
+from puzzle.run.step_log import latency_line
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -62,7 +57,7 @@ def test_every_run_fits_the_devices_it_is_scaled_to(devices: int):
         if isinstance(run, LeftOut):
             assert devices < 16
             continue
-        plan = make_plan(run.experiment, run.method)
+        plan = make_plan(run.experiment, run.experiment.method)
         assert plan.world <= devices
         assert plan.world & (plan.world - 1) == 0
         assert run.experiment.name not in names
@@ -93,29 +88,30 @@ def test_a_scaled_run_gives_every_device_the_same_share():
 
 def test_runs_are_started_by_torchrun_and_read_from_their_logs(tmp_path: Path):
     """The launch of the GPUs' runs on gloo ranks: figures 8, 9, 11 and 12 from their logs."""
-    folder, some = Folder(tmp_path), runs(2, "7b-7b-base", "7b-7b-puzzle")
-    todo = [(Case("repeat", r.experiment.name, r.method), r.experiment) for r in some]
-    cases.do_all(todo, folder, "full", seed=0, again=False, backend="gloo")
+    folder, some = Folder(tmp_path, "puzzle"), runs(2, "7b-7b-base", "7b-7b-puzzle")
+    how = How(cases=tuple(Case(verb="repeat", experiment=run.experiment) for run in some))
+    ask = Ask(folder=folder, suite="full", options={"backend": "gloo"})
+    do_all(ARTIFACT, how, folder, ask, again=False)
     records = folder.records("full").read()
     assert [r.status for r in records] == ["ok", "ok"], [r.error for r in records]
     assert {r.origin for r in records} == {"measured"}
     bars = {(b.shown.figure, b.shown.bar): b for b in measured(records)}
     assert {figure for figure, _ in bars} == {"8", "9", "11", "12", "table 3"}
-    log = read_log(folder.home / "repeated/puzzle/runs/gpus2-7b-7b-puzzle.given.log")
+    log = read_log(folder.at("repeated", "puzzle", "runs", "gpus2-7b-7b-puzzle.given.log"))
     assert bars["8", "PUZZLE"].seconds == log.means()[-1]
     assert bars["table 3", "PUZZLE"].seconds == log.switch()
     assert bars["11", "PUZZLE"].published == pytest.approx(1.287, abs=1e-3)
     assert len(measured_table(records).rows) == 8
     drawn = measured_figures(folder, records)
     assert all((tmp_path / figure.svg).is_file() for figure in drawn)
-    cases.do_all(todo, folder, "full", seed=0, again=False, backend="gloo")
+    do_all(ARTIFACT, how, folder, ask, again=False)
     assert len(folder.records("full").read()) == 2  # finished ones are kept
 
 
 @pytest.mark.slow
 def test_the_baseline_is_started_too_and_prints_deepspeed_chats_lines(tmp_path: Path):
     (run,) = runs(2, "7b-7b-dschat")
-    log = start(run, tmp_path, "gloo")
+    log = start(run.experiment, tmp_path, "gloo")
     assert log.deepspeed
     assert len(log.steps) == 3
     assert log.switch()
@@ -131,7 +127,7 @@ def ranks_of(folder: Path) -> list[str]:
 def test_an_interrupted_launch_leaves_no_rank_behind(tmp_path: Path):
     (run,) = runs(2, "7b-7b-base")
     running = msgspec.structs.replace(run.experiment.running, steps=5000)
-    long = run._replace(experiment=msgspec.structs.replace(run.experiment, running=running))
+    long = msgspec.structs.replace(run.experiment, running=running)
 
     seen: list[int] = []
 
@@ -155,7 +151,7 @@ def test_a_launch_that_fails_says_why_in_one_line(tmp_path: Path):
     spoilt = msgspec.structs.replace(run.experiment.running, prompts="none.jsonl")
     experiment = msgspec.structs.replace(run.experiment, running=spoilt)
     with pytest.raises(StartError, match="neither 'small' nor a file") as error:
-        start(run._replace(experiment=experiment), tmp_path, "gloo")
+        start(experiment, tmp_path, "gloo")
     assert "\n" not in str(error.value)
 
 

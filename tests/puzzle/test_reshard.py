@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from puzzle.experiments import named
 from puzzle.inputs.experiment import Choice
 from puzzle.inputs.layout import Layout, Place
 from puzzle.inputs.model import Llama, Tensor, known_models, tensors
+from puzzle.paper.experiments import named
 from puzzle.plan import volumes
 from puzzle.plan.assign import best_assignment
-from puzzle.plan.mappings import row_of_overlaps
-from puzzle.plan.plans import make_plan
-from puzzle.plan.reshard import Move, ReshardPlan, buckets, make_reshard_plan, peak_elements
+from puzzle.plan.mappings import MappingName
+from puzzle.plan.plans import make_plan, switch_of
+from puzzle.plan.reshard import Move, ReshardPlan, buckets, make_reshard_plan
+from puzzle.plan.shares import shares
 from puzzle.plan.slices import Slice, held, held_elements
 
 MODEL = Llama(layers=16, hidden=64, heads=16, ffn=64, vocabulary=64)
@@ -139,6 +140,33 @@ def test_every_pair_of_layouts_is_put_together_again(world: int):
                 check(make_reshard_plan(train, generate, SMALL, mapping), SMALL)
 
 
+def row_of_overlaps(train: Layout, generate: Layout, model: Llama, rank: int) -> list[int]:
+    """Return the elements that a rank holds of every generation place, tensor by tensor."""
+    place = train.place(rank)
+    mine = {p.tensor.name: p for p in held(model, "actor", train, place.stage, place.slice)}
+
+    def shared(part: Slice) -> int:
+        both = mine[part.tensor.name].overlap(part) if part.tensor.name in mine else None
+        return both.size if both else 0
+
+    return [
+        sum(shared(part) for part in held(model, "actor", generate, stage, number))
+        for stage, _, number in generate.places()
+    ]
+
+
+@pytest.mark.parametrize("world", [1, 6, 8])
+def test_shares_in_closed_form_are_those_of_the_tensors(world: int):
+    for train in all_layouts(world):
+        for generate in all_layouts(world):
+            found = shares(SMALL, "actor", train, generate).resident()
+            for rank in range(world):
+                stage, _, part = train.place(rank)
+                mine = found[stage * train.tensor + part]
+                rows = [mine[s * generate.tensor + t] for s, _, t in generate.places()]
+                assert rows == row_of_overlaps(train, generate, SMALL, rank)
+
+
 def least_received(train: Layout, generate: Layout, model: Llama) -> float:
     """Return the bound over all assignments, by trying them all."""
     rows = [row_of_overlaps(train, generate, model, r) for r in range(train.world)]
@@ -207,14 +235,15 @@ def test_interleaving_keeps_one_kth_for_any_tensor_and_data_degree():
 
 
 def test_the_peak_counts_resident_slices_once():
-    train, generate = layout(8, 1), layout(4, 2)
-    plan = make_reshard_plan(train, generate, MODEL, "interleaved")
-    each = held_elements(MODEL, "actor", train, 1, 0)
-    assert peak_elements(plan, MODEL, 2) < 1.6 * each
-    in_order = make_reshard_plan(layout(8, 2), layout(4, 4), MODEL, "original")
-    assert peak_elements(in_order, MODEL, 5) > peak_elements(
-        make_reshard_plan(layout(8, 2), layout(4, 4), MODEL, "interleaved"), MODEL, 5
-    )
+    def peak(train: Layout, generate: Layout, mapping: MappingName) -> int:
+        found = switch_of(MODEL, Choice(training=train, generation=generate, mapping=mapping))
+        assert found is not None
+        return found.peak // 2
+
+    fullest = max(held_elements(MODEL, "actor", layout(8, 1), stage, 0) for stage in range(8))
+    assert peak(layout(8, 1), layout(4, 2), "interleaved") < 1.6 * fullest
+    wide = layout(8, 2), layout(4, 4)
+    assert peak(*wide, "original") > peak(*wide, "interleaved")
 
 
 @settings(max_examples=80)

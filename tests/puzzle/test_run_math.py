@@ -2,18 +2,18 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from puzzle.inputs.ppo import Optimizer, Ppo, Sampling
-from puzzle.run.data import Bytes, batch_of, load_prompts, load_tokenizer, prompt_ids
+from puzzle.inputs.ppo import Optimizer, Ppo, Running, Sampling
+from puzzle.run.data import Bytes, batch_of, fitting, load_tokenizer, order_of
 from puzzle.run.layers import log_probs
 from puzzle.run.ppo import actor_loss, advantages_of, critic_loss, token_rewards
-from puzzle.run.rewards import programmed
+from puzzle.run.rewards import Rewards, check_rewards
+from puzzle.run.rows import load_rows
 from puzzle.run.sample import draw, gumbel
 from puzzle.run.update import learning_rate
 
@@ -126,9 +126,10 @@ def test_bytes_read_back(text: str):
 
 def test_batches_take_every_prompt_once_an_epoch_and_pad_on_the_left():
     ids = [[1, 10 + n] for n in range(6)]
-    taken = [int(row[-1]) for step in range(3) for row in batch_of(ids, 0, 4, 4, step, 5)[0]]
+    steps = [batch_of(ids, 0, 4, order_of(6, 4, step, 5))[0] for step in range(3)]
+    taken = [int(row[-1]) for rows in steps for row in rows]
     assert sorted(taken[:6]) == sorted(taken[6:]) == [10, 11, 12, 13, 14, 15]
-    tokens, valid = batch_of(ids, 0, 4, 4, 0, 5)
+    tokens, valid = batch_of(ids, 0, 4, order_of(6, 4, 0, 5))
     assert (tokens[:, :2] == 0).all()
     assert (valid == [[0, 0, 1, 1]] * 4).all()
 
@@ -139,20 +140,20 @@ def test_prompts_come_from_jsonl_and_parquet(tmp_path):
 
     lines = tmp_path / "p.jsonl"
     lines.write_text(json.dumps({"prompt": "one", "chosen": "x"}) + "\n")
-    assert load_prompts(str(lines)) == ["one"]
+    assert load_rows(str(lines)) == [{"prompt": "one", "chosen": "x"}]
     table = tmp_path / "p.parquet"
     parquet.write_table(pyarrow.table({"prompt": ["two", "three"]}), table)
-    assert load_prompts(str(table)) == ["two", "three"]
-    assert len(load_prompts("small")) == 64
+    assert [row["prompt"] for row in load_rows(str(table))] == ["two", "three"]
+    assert len(load_rows("small")) == 64
     lines.write_text(json.dumps({"prompt": "a\u2028b"}, ensure_ascii=False) + "\r\n\r\n")
-    assert load_prompts(str(lines)) == ["a\u2028b"]  # a line ends at a newline alone
+    assert load_rows(str(lines)) == [{"prompt": "a\u2028b"}]  # a line ends at a newline alone
 
 
 def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "x"}\n')
     with pytest.raises(InputError, match="line 1: no JSON object with a 'prompt'"):
-        load_prompts(str(bad))
+        load_rows(str(bad))
     for text, message in (
         ("", "no prompts in it"),
         ("\n\n", "no prompts in it"),
@@ -163,16 +164,18 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path):
     ):
         bad.write_text(text)
         with pytest.raises(InputError, match=message):
-            load_prompts(str(bad))
+            load_rows(str(bad))
     bad.write_bytes(b'{"prompt": "\xff"}\n')
     with pytest.raises(InputError, match="not UTF-8 text at byte 12"):
-        load_prompts(str(bad))
+        load_rows(str(bad))
     with pytest.raises(InputError, match="neither 'small' nor a file"):
-        load_prompts("none.jsonl")
-    with pytest.raises(InputError, match=r"prompt 1 has 6 tokens, more than work\.prompt \(4\)"):
-        prompt_ids(["hello"], Bytes(), 4)
-    with pytest.raises(InputError, match=r"expected 'model' or 'letters"):
-        programmed("length")
+        load_rows("none.jsonl")
+    with pytest.raises(
+        InputError, match=r"all 1 have more than work\.prompt \(4\) tokens, the shortest 6"
+    ):
+        fitting([{"prompt": "hello"}], Bytes(), 4)
+    with pytest.raises(InputError, match=r"expected 'model', 'letters"):
+        check_rewards(Running(reward="length"), [{"prompt": "x"}])
 
 
 def test_a_parquet_file_that_cannot_be_used_is_refused_in_one_sentence(tmp_path):
@@ -187,12 +190,12 @@ def test_a_parquet_file_that_cannot_be_used_is_refused_in_one_sentence(tmp_path)
     ):
         parquet.write_table(pyarrow.table(columns), path)
         with pytest.raises(InputError, match=message):
-            load_prompts(str(path))
+            load_rows(str(path))
     parquet.write_table(pyarrow.table({"prompt": ["x"]}), path)
     for content in (b"", path.read_bytes()[:-20], b"{}"):
         path.write_bytes(content)
         with pytest.raises(InputError, match="no whole parquet file"):
-            load_prompts(str(path))
+            load_rows(str(path))
 
 
 def test_a_folder_without_a_tokenizer_and_a_prompt_without_tokens_are_refused(tmp_path):
@@ -207,18 +210,15 @@ def test_a_folder_without_a_tokenizer_and_a_prompt_without_tokens_are_refused(tm
             return []
 
     with pytest.raises(InputError, match="prompt 1 has no tokens"):
-        prompt_ids([""], Silent(), 4)
+        fitting([{"prompt": ""}], Silent(), 4)
 
 
 def test_a_programmed_reward_counts_letters():
-    score = programmed("letters:ab")
-    assert score is not None
-    assert score("abxx") == 0.5
-    assert score("") == 0.0
-    assert programmed("model") is None
+    made = Rewards(Running(reward="letters:ab"))
+    assert made.score([{"answer": "abxx"}, {"answer": ""}]) == [0.5, 0.0]
+    assert not made.needs_model
+    assert Rewards(Running()).needs_model
 
 
 def test_seeds_of_numpy_are_not_shared():
-    first, _ = batch_of([[n] for n in range(50)], 0, 1, 50, 0, 0)
-    second, _ = batch_of([[n] for n in range(50)], 0, 1, 50, 0, 1)
-    assert not np.array_equal(first, second)
+    assert order_of(50, 50, 0, 0) != order_of(50, 50, 0, 1)

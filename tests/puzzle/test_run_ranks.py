@@ -1,24 +1,19 @@
 """On real gloo ranks: every layout computes, switches, generates and learns the same."""
 
-import os
-import signal
-import time
-from collections.abc import Callable
-
 import msgspec
 import numpy as np
 import pytest
 import torch
 
-from puzzle.experiments import named
+from common.ranks import run_ranks
+from puzzle.inputs.examples import examples
 from puzzle.inputs.experiment import Choice, Experiment
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama, tensors
 from puzzle.plan.plans import make_plan
 from puzzle.plan.slices import Slice, held_elements
 from puzzle.run.baselines import micro_replicas
-from puzzle.run.ranks import run_ranks
-from puzzle.run.settings import Job, RankError
+from puzzle.run.settings import Job
 from puzzle.run.weights import random_weights
 from tests.puzzle.rank_tasks import (
     PATIENCE_S,
@@ -117,9 +112,10 @@ def test_switches_are_exact_for_all_pairs_of_layouts_of_up_to_eight_ranks(world:
 
 
 def job_of(choice: Choice, **changes: object) -> Job:
-    experiment = named()["tiny-cpu-1"]
+    experiment = examples()["tiny-cpu-1"]
     value = msgspec.to_builtins(experiment)
     value["choice"], value["devices"] = msgspec.to_builtins(choice), choice.training.world
+    value["cluster"] = msgspec.to_builtins(experiment.machines) | {"devices": 8}
     value["running"]["timeout_s"] = PATIENCE_S
     for path, change in changes.items():
         part, _, field = path.partition("__")
@@ -179,8 +175,8 @@ def test_merged_training_equals_sequential_and_updates_both_models(alone: Outcom
             Slice(t, 0, t.shape[t.axis] if t.axis is not None else 0)
         )
         for what, model, role in (
-            ("actor", named()["tiny-cpu-1"].actor_model, "actor"),
-            ("critic", named()["tiny-cpu-1"].critic_model, "critic"),
+            ("actor", examples()["tiny-cpu-1"].actor_model, "actor"),
+            ("critic", examples()["tiny-cpu-1"].critic_model, "critic"),
         )
         for t in tensors(model, role)
     }
@@ -197,22 +193,6 @@ def test_merged_training_equals_sequential_and_updates_both_models(alone: Outcom
             if name.startswith(model)
         ]
         assert min(moved) > 0
-
-
-def die(rank: int, report: Callable[..., None]) -> None:
-    import torch.distributed as dist
-
-    report(rank)
-    if rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    dist.all_reduce(torch.zeros(1))
-
-
-def fail(rank: int, report: Callable[..., None]) -> None:
-    report(rank)
-    if rank == 1:
-        raise ZeroDivisionError("of no use")
-    time.sleep(1000)
 
 
 def test_the_other_engines_gathers_bring_the_same_weights_and_more_bytes():
@@ -255,37 +235,3 @@ def test_stages_that_do_not_lie_inside_stages_are_no_micro_replicas():
     assert micro_replicas(layout(4, 1), layout(2, 1, 2), 10) == []  # 3 3 2 2 and 5 5
     assert micro_replicas(layout(1, 4, 2), layout(1, 2, 4), 4) == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert micro_replicas(layout(4, 1), layout(2, 2), 8) == []
-
-
-def stays(rank: int, report: object) -> int:
-    """Give a result, but never leave."""
-    if rank == 1:
-        from puzzle.run import member
-
-        member.leave = lambda: time.sleep(10 * PATIENCE_S)
-    return rank
-
-
-def test_a_rank_that_does_not_leave_is_ended_when_all_results_are_there(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr("puzzle.run.ranks._LEAVE_S", 1.0)
-    assert run_ranks(stays, 2, timeout_s=PATIENCE_S) == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("task", "message"),
-    [(die, "rank 1 was killed by SIGKILL"), (fail, "rank 1 failed: ZeroDivisionError: of no use")],
-)
-def test_one_rank_ends_all_with_one_line(task: object, message: str):
-    """Long before a rank would tire of waiting for the other, counted from when both work."""
-    begun: list[float] = []
-    with pytest.raises(RankError, match=message) as error:
-        run_ranks(
-            task,  # type: ignore[arg-type]
-            2,
-            timeout_s=PATIENCE_S,
-            on_report=lambda rank: begun.append(time.monotonic()),
-        )
-    assert time.monotonic() - begun[-1] < 0.2 * PATIENCE_S
-    assert "\n" not in str(error.value)

@@ -9,20 +9,20 @@ import pytest
 import torch
 
 from common.errors import InputError
-from puzzle.experiments import named
+from common.ranks import Backend, run_ranks
+from puzzle.inputs.examples import examples
 from puzzle.inputs.experiment import Choice, Experiment
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import tensors
 from puzzle.plan.plans import make_plan
 from puzzle.plan.slices import Slice
 from puzzle.run.checkpoint_files import checkpoint_weights
-from puzzle.run.data import batch_of, load_prompts, load_tokenizer, prompt_ids
-from puzzle.run.deepspeed_engine import hugging_face
+from puzzle.run.data import batch_of, load_tokenizer, order_of, prompts_for
+from puzzle.run.deepspeed_models import hugging_face
 from puzzle.run.generate import Prompts, Special
 from puzzle.run.hybrid import Drawer, generate, told
 from puzzle.run.launch import check_job, launch
-from puzzle.run.ranks import run_ranks
-from puzzle.run.settings import Backend, Job
+from puzzle.run.settings import Job
 from puzzle.run.weights import random_weights
 from tests.puzzle.rank_tasks import (
     PATIENCE_S,
@@ -38,7 +38,7 @@ TWO = Choice(training=Layout(pipeline=2), generation=Layout(tensor=2))
 
 
 def job(choice: Choice = TWO, seed: int = 0, **running: object) -> Job:
-    experiment = named()["tiny-cpu-1"]
+    experiment = examples()["tiny-cpu-1"]
     value = msgspec.to_builtins(experiment)
     value["choice"], value["devices"] = msgspec.to_builtins(choice), choice.training.world
     value["work"] |= {"batch": 8, "answer": 6, "decode_micro_batch": 4}
@@ -97,7 +97,7 @@ def test_an_aligned_actor_is_read_by_transformers_and_by_us(tmp_path: Path):
 
 
 def test_wrong_files_are_refused(tmp_path: Path):
-    model = named()["tiny-cpu-1"].actor_model
+    model = examples()["tiny-cpu-1"].actor_model
     with pytest.raises(InputError, match="no such folder"):
         checkpoint_weights(str(tmp_path / "none"), model, "actor", 0)
     with pytest.raises(InputError, match=r"no \.safetensors files"):
@@ -131,11 +131,12 @@ def test_what_the_hybrid_engine_calls_gives_the_same_sequences():
     made = job(Choice(), steps=1)
     ((own, _),) = run_ranks(generate_both_ways, 1, made)
     work, tokenizer = made.plan.work, load_tokenizer("bytes")
-    rows = prompt_ids(load_prompts("small"), tokenizer, work.prompt)
-    ids, valid = map(torch.from_numpy, batch_of(rows, tokenizer.pad, work.prompt, work.batch, 0, 0))
+    rows = prompts_for(made.running, tokenizer, work.prompt).ids
+    order = order_of(len(rows), work.batch, 0, 0)
+    ids, valid = map(torch.from_numpy, batch_of(rows, tokenizer.pad, work.prompt, order))
     prompts = Prompts(ids, valid, torch.arange(work.batch))
     model = hugging_face(made.plan.actor, "actor", random_weights(0, "actor")).eval()
-    drawer = Drawer(prompts, made.running.sampling, Special(tokenizer.pad, tokenizer.end), 0)
+    drawer = Drawer(prompts, made.running.sampling, Special(tokenizer.pad, (tokenizer.end,)), 0)
     found = generate(model.generate, prompts, work.answer, drawer)  # type: ignore[arg-type]
     assert np.array_equal(found.ids.numpy(), own[0])
     assert np.abs(found.log_probs.numpy() - own[1]).max() < 1e-5

@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from puzzle.inputs.experiment import Choice
+from common.ranks import run_ranks
 from puzzle.inputs.layout import Layout
 from puzzle.plan.roads import generation_pairs, training_pairs
 from puzzle.run.links import Directions
-from puzzle.run.ranks import run_ranks
 from puzzle.run.streams import Beside, InTurn, streams_of, tensors_in
-from tests.puzzle.rank_tasks import align_jobs, align_with_switch_ahead, open_all_pairs
-from tests.puzzle.test_run_ranks import SHORT, job_of
+from tests.ordered.ranks import run_ordered
+from tests.puzzle.rank_tasks import open_all_pairs
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -90,31 +89,17 @@ def test_tensors_are_found_in_what_a_switch_gives():
 
 
 def test_connections_of_all_pairs_are_made_in_one_order():
-    assert run_ranks(open_all_pairs, 4) == [True] * 4
+    for rank, ways in enumerate(run_ordered(run_ranks, open_all_pairs, 4)):
+        others = [other for other in range(4) if other != rank]
+        assert ways == sorted([(rank, o) for o in others] + [(o, rank) for o in others])
 
 
 def test_a_message_that_was_not_foreseen_is_refused():
     directions = Directions.__new__(Directions)
-    directions.pairs = training_pairs(Layout(pipeline=4))
-    assert directions.pairs == {(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (0, 3), (3, 0)}
+    pairs = training_pairs(Layout(pipeline=4))
+    assert pairs == {(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (0, 3), (3, 0)}
+    directions.ways = dict.fromkeys(pairs)  # type: ignore[assignment]
     with pytest.raises(AssertionError):
         directions.towards(0, 2)
     ring = generation_pairs(Layout(pipeline=3), Layout(pipeline=3).places())
     assert ring == {(0, 1), (1, 2), (2, 0), (2, 1)}
-
-
-def test_a_switch_that_begins_while_the_critic_trains_changes_nothing():
-    """Messages of the switch and of the pipeline are under way together, on gloo."""
-    choices = [
-        Choice(
-            training=Layout(pipeline=4),
-            generation=Layout(pipeline=2, tensor=2),
-            schedule=schedule,
-        )
-        for schedule in ("merged", "sequential", "fused")
-    ]
-    jobs = [job_of(choice, **(SHORT | {"running__steps": 3})) for choice in choices]
-    plain = run_ranks(align_jobs, 4, jobs[:1])[0][0]
-    for ahead, began in run_ranks(align_with_switch_ahead, 4, jobs)[0]:
-        assert ahead.digest == plain.digest
-        assert began == 3  # the first when it is taken, then after each update but the last

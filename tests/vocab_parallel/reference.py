@@ -34,9 +34,9 @@ def train_plainly(plan: Plan, training: Training, seed: int = 0) -> Trained:
     shape = (model.vocabulary, model.hidden)
     wanted = [Weight(EMBEDDING, shape, real=model.vocabulary)]
     wanted += [] if model.tied else [Weight(OUTPUT, shape, real=model.vocabulary)]
-    wanted += [Weight(POSITION, (model.sequence, model.hidden)), *norm_weights(model.hidden)]
+    wanted += [Weight(POSITION, (model.sequence, model.hidden)), *norm_weights(model, "norm_")]
     for number in range(model.layers):
-        wanted += layer_weights(number, model.hidden, model.wide)
+        wanted += layer_weights(number, model)
     weights = {w.name: initial(w, seed).double().requires_grad_() for w in wanted}
     optimizer = torch.optim.AdamW(
         [

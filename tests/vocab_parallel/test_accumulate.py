@@ -29,9 +29,10 @@ def test_the_kernels_arguments_are_in_apexs_order() -> None:
     plain = gradient.clone()
     add_product(plain, grad, x)
     by_kernel(apex_on_cpu, gradient, grad, x)
-    torch.testing.assert_close(gradient, plain, rtol=2e-2, atol=5e-2)
     exact = problem(torch.bfloat16)[0].double() + grad.double().T @ x.double()
-    assert (gradient - exact).norm() < (plain - exact).norm() / 100
+    rounded = problem(torch.bfloat16)[0] + grad.T @ x
+    for found in (gradient, plain):
+        assert (found - exact).norm() < (rounded - exact).norm() / 100
 
 
 def test_on_a_cpu_and_in_full_precision_the_path_is_plain() -> None:

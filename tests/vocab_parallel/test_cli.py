@@ -100,7 +100,7 @@ def test_profile_writes_an_experiment_that_plans(tmp_path: Path) -> None:
         (("run", "tiny-cpu-2", "--world-size", "3"), "3 ranks were given"),
         (("run", "tiny-cpu-2", "--backend", "mpi"), "expected gloo or nccl"),
         (("run", "tiny-cpu-2", "--set", "training.tokens=no.npy"), "no such file"),
-        (("run", "paper-4096-256k", "--backend", "gloo"), "run on GPUs with --backend nccl"),
+        (("run", "multilingual-8", "--backend", "gloo"), "run on GPUs with --backend nccl"),
         (("run", "tiny-cpu-2", "--set", "training.kernel=triton"), "leave it at 'torch'"),
         (
             (

@@ -69,7 +69,8 @@ def test_files_of_no_use_are_refused(
         load_tokens(str(tmp_path / "x.npy"), MODEL)
 
 
-def test_a_file_that_is_no_array_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.npy").write_text("text")
+@pytest.mark.parametrize("content", [b"text", b"", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_is_no_array_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(InputError, match=r"not a \.npy file"):
         load_tokens(str(tmp_path / "x.npy"), MODEL)

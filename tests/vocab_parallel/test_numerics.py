@@ -1,6 +1,7 @@
 """The sharded layers against one process: all ranks' shards in a loop, plain torch in float64."""
 
-from typing import NamedTuple
+import weakref
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vocab_parallel.inputs.model import padded_vocabulary
 from vocab_parallel.run import output
@@ -233,3 +235,60 @@ def test_the_sharded_input_layer_is_one_lookup(ranks: int) -> None:
     assert torch.equal(total, expected.detach())
     assert table.grad is not None
     torch.testing.assert_close(torch.cat(grads)[:41], table.grad, rtol=1e-12, atol=1e-12)
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make, at their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(one, Tensor):
+                self._hold(one.untyped_storage(), args)
+        return made
+
+    def _hold(self, storage: torch.UntypedStorage, args: tuple[Any, ...]) -> None:
+        place, size = storage.data_ptr(), storage.nbytes()
+        given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
+        if not size or place in self.known | given:
+            return
+        self.known.add(place)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, place, size)
+
+    def _free(self, place: int, size: int) -> None:
+        self.known.discard(place)
+        self.live -= size
+
+
+@pytest.mark.parametrize("algorithm", ["vocab-1", "vocab-2"])
+def test_blocks_that_keep_nothing_need_one_block_beside_inputs_and_gradients(
+    algorithm: Algorithm,
+) -> None:
+    tokens, vocabulary, block = 512, 4096, 64
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(tokens, HIDDEN, generator=generator)
+    shard = Shard(torch.randn(vocabulary, HIDDEN, generator=generator), 0, vocabulary, vocabulary)
+    ids = torch.randint(0, vocabulary, (tokens,), generator=generator)
+    peaks = {}
+    for rules in (Rules(algorithm), Rules(algorithm, block=block, keep="nothing")):
+        labels = output.shard_labels(ids, torch.ones(tokens), shard)
+        dw = torch.zeros_like(shard.weight)
+        with Held() as held:
+            passed = output.s_pass(x, shard, labels, rules)
+            found = output.combine(passed.local[None], 0, shard, labels, rules)
+            if algorithm == "vocab-2":
+                output.early_gradient(passed, found, labels, rules)
+            output.t_pass(x, passed, found, shard, labels, rules, into=dw)
+        peaks[rules.block] = held.peak
+    logits, small = 4 * tokens * vocabulary, 40 * 4 * tokens * HIDDEN
+    assert peaks[0] >= logits
+    assert peaks[block] <= logits * block / tokens + small

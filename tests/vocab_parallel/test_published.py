@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from vocab_parallel.claiming import load_claims
-from vocab_parallel.experiments import SUITES, named
-from vocab_parallel.inputs.published import is_outlier, published
+from common.report import claims_of
+from vocab_parallel.artifact import ARTIFACT
+from vocab_parallel.paper.experiments import suites
+from vocab_parallel.paper.published import is_outlier, published
 
 GOLDEN = Path(__file__).parents[1] / "golden/vocab_parallel"
 
@@ -39,10 +40,11 @@ def test_table_5_is_carried_over_whole() -> None:
 def test_table_6_is_carried_over_whole() -> None:
     names = {"baseline": "v-half", "vocab-1": "v-half-vocab-1"}
     ours = {
-        (r.sequence, r.vocabulary, r.method): (r.mfu, r.memory) for r in published("paper-table6")
+        (r.ranks, r.sequence, r.vocabulary, r.method): (r.mfu, r.memory)
+        for r in published("paper-table6")
     }
-    for row in golden("paper_table6_vhalf.csv"):
-        key = int(row["seq_len"]), int(row["vocab"]), names[row["method"]]
+    for row in (*golden("paper_table6_vhalf.csv"), *golden("paper_table6_vhalf_24gpu.csv")):
+        key = int(row["gpus"]), int(row["seq_len"]), int(row["vocab"]), names[row["method"]]
         assert ours.pop(key) == (float(row["mfu_pct"]), float(row["peak_GB"]))
     assert not ours
 
@@ -60,7 +62,7 @@ def test_the_artifacts_rows_are_carried_over_whole() -> None:
 
 
 def test_every_published_8_gpu_row_but_the_outlier_is_claimed() -> None:
-    ids = {claim.id: claim for claim in load_claims()}
+    ids = {claim.id: claim for claim in claims_of(ARTIFACT)}
     for table, prefix in (("seed-full", "seed"), ("paper-table5", "paper")):
         for row in published(table):
             if row.ranks != 8:
@@ -73,10 +75,13 @@ def test_every_published_8_gpu_row_but_the_outlier_is_claimed() -> None:
             assert ids[f"{name}-memory"].expected == row.memory
 
 
-@pytest.mark.parametrize("suite", sorted(SUITES))
+@pytest.mark.parametrize("suite", sorted(suites()))
 def test_every_claim_is_served_by_a_case_of_its_suites(suite: str) -> None:
-    cases = {(case.experiment, case.verb, case.method) for case in SUITES[suite]}
-    assert all(experiment in named() for experiment, _, _ in cases)
-    for claim in load_claims():
+    cases = {
+        (case.experiment.name, case.verb, case.experiment.pipeline.method)
+        for case in suites()[suite]
+    }
+    assert {experiment for experiment, _, _ in cases} <= set(ARTIFACT.named())
+    for claim in claims_of(ARTIFACT):
         if suite in claim.suites:
             assert (claim.experiment, claim.case["verb"], claim.case["method"]) in cases, claim.id

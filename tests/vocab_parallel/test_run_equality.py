@@ -4,26 +4,36 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from common.ranks import run_ranks
 from tests.vocab_parallel.rank_tasks import Outcome, train_jobs
 from tests.vocab_parallel.reference import Trained, train_plainly
 from vocab_parallel.inputs.experiment import Experiment, Pipeline, Training
 from vocab_parallel.inputs.model import Model
 from vocab_parallel.plan.methods import METHODS
 from vocab_parallel.plan.plans import make_plan
-from vocab_parallel.run.ranks import run_ranks
+from vocab_parallel.run.model import Stage
 from vocab_parallel.run.settings import Job
+from vocab_parallel.run.weights import Store
 
 pytestmark = pytest.mark.timeout(400)  # real ranks: a busy machine takes long to start them
 TOLERANCE = 1e-9
 
 
 def job(
-    method: str, p: int, m: int, *, tied: bool = False, tensor: int = 1, **training: Any
+    method: str,
+    p: int,
+    m: int,
+    *,
+    tied: bool = False,
+    tensor: int = 1,
+    layers: int = 8,
+    **training: Any,
 ) -> Job:
     experiment = Experiment(
         name="equal",
-        model=Model(layers=8, hidden=16, heads=2, sequence=6, vocabulary=53, tied=tied),
+        model=Model(layers=layers, hidden=16, heads=2, sequence=6, vocabulary=53, tied=tied),
         pipeline=Pipeline(ranks=p, batches=m, tensor_parallel=tensor),
         training=Training(
             **{"dtype": "float64", "steps": 5, "clip": 0.5, "timeout_s": 200.0} | training
@@ -45,8 +55,16 @@ def assert_equal(ours: Outcome, theirs: Trained) -> None:
         np.testing.assert_allclose(ours.weights[name], weight, TOLERANCE, TOLERANCE, err_msg=name)
 
 
-SIZES = [(p, m, tied) for p in (2, 4) for m in (1, 4, 8) for tied in (False, True)]
 USUAL = [(2, 1, False), (4, 4, True)]
+SIZES = [
+    *USUAL,
+    (2, 4, False),
+    (2, 4, True),
+    (2, 8, True),
+    (4, 1, True),
+    (4, 4, False),
+    (4, 8, False),
+]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +94,7 @@ def test_three_ranks_and_batches_and_layers_that_do_not_divide() -> None:
 
 @pytest.mark.parametrize(
     ("p", "m", "tied"),
-    [(1, 2, True), (2, 3, False), pytest.param(2, 4, True, marks=pytest.mark.slow)],
+    [(2, 3, False), *(pytest.param(p, 2 * p, True, marks=pytest.mark.slow) for p in (1, 2))],
 )
 def test_two_ranks_for_every_pipeline_position(p: int, m: int, tied: bool) -> None:
     jobs = [job(method, p, m, tied=tied, tensor=2) for method in METHODS]
@@ -97,6 +115,35 @@ def test_replicas_smoothing_blocks_and_the_published_form_train_alike() -> None:
     theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
     for ours in train(jobs):
         assert_equal(ours, theirs)
+
+
+def test_layers_that_are_computed_again_train_alike() -> None:
+    jobs = [
+        job("vocab-2", 2, 3, recompute="uniform", recompute_layers=3),
+        job("zb-h1-vocab-1", 2, 3, recompute="block", recompute_layers=2),
+        job("interleaved", 2, 3, recompute="uniform"),
+        job("v-half-vocab-2", 2, 3, recompute="every", recompute_layers=2),
+        job("vocab-1", 1, 3, tensor=2, recompute="every", recompute_layers=3),
+    ]
+    theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
+    for ours in train(jobs):
+        assert_equal(ours, theirs)
+
+
+def test_of_layers_that_are_computed_again_the_inputs_alone_are_kept() -> None:
+    model = Model(layers=4, hidden=16, heads=2, sequence=6, vocabulary=53)
+    kept = []
+    for again in ((), (range(2), range(2, 4))):
+        store = Store(torch.float64, torch.device("cpu"), 0)
+        stage = Stage(model, store, layers=range(4), first=False, last=False, again=again)
+        found: list[int] = []
+        x_NTH = torch.ones(1, 6, 16, dtype=torch.float64, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, found=found: found.append(tensor.numel()) or tensor, lambda t: t
+        ):
+            stage.forward(x_NTH)
+        kept.append(sum(found))
+    assert kept[1] <= 2 * 6 * 16 < kept[0] / 4
 
 
 def test_bfloat16_comes_near_and_float32_nearer() -> None:

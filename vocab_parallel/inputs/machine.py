@@ -11,49 +11,62 @@ from common.errors import InputError
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One device and its links; times in ms, rates in TFLOP/s and GB/s, memory in GiB.
-
-    `sequences` are the sequence lengths at which `layer_tflops` and `input_ms` were taken.
-    """
+    """One device and its links; times in ms, rates in TFLOP/s and GB/s, memory in GiB."""
 
     about: str = ""
+    """What was measured, or where the constants are from."""
     peak_tflops: float
-    """Denominator of MFU."""
+    """Denominator of MFU, TFLOP/s."""
     memory_gib: float
+    """Memory of a rank's device, GiB."""
     node_ranks: int = 8
     """Ranks per machine; beyond them links are the network's."""
     sequences: tuple[int, ...]
+    """Sequence lengths at which `layer_tflops` and `input_ms` were taken, growing."""
     layer_tflops: tuple[float, ...]
-    """Transformer layers at hidden size 3072, elementwise work included."""
+    """TFLOP/s of transformer layers at hidden size 3072, elementwise work included."""
     input_ms: tuple[float, ...]
+    """Embedding forward and reading the batch, ms per sequence."""
     output_tflops: float
+    """TFLOP/s of the output layer's S and T together, without `output_fixed_ms`."""
     output_fixed_ms: float
+    """Launches and elementwise work of S and T, ms per 1024 tokens, whatever the vocabulary."""
     vocab_2_factor: float
+    """Time of Algorithm 2's S and T relative to Algorithm 1's, without `output_fixed_ms`."""
     overlap_vocab: float
+    """Factor by which layers are slower while the vocabulary's collectives run beside them."""
     overlap_interlaced: float
+    """The same in the interlaced schedule."""
     step_ms: float
+    """Optimizer and the iteration's tail, ms."""
     output_forward_share: float = 0.456
     """Part of a whole output layer's time that is its forward pass."""
     meeting_machines: tuple[int, ...] = (2, 4)
+    """Machines at which `meeting_share` was taken."""
     meeting_share: tuple[float, ...] = (1e-6, 0.1095)
     """Part of an iteration that interlaced loses to its synchronous collectives, by machines: at 4
     the paper's ablation (appendix B.2: 10.95 % on 32 GPUs), at 2 nothing that Table 5 shows."""
     hidden_saturation: float = 850.0
     """h0 of a layer's efficiency h / (h + h0): elementwise work and launches grow with h, the
     products with its square."""
-    output_saturation: float = 1200.0
+    output_saturation: float = 1800.0
     """The output layer's h0: a logit costs softmax and loss whatever h, and its product h."""
     embedding_gb_s: float = 455.0
-    """Rate of writing the dense gradient of an embedding."""
+    """Rate of writing the dense gradient of an embedding, GB/s."""
     collective_gb_s: float = 200.0
+    """Rate of collectives inside a machine, GB/s."""
     network_gb_s: float = 20.0
-    """Rate of collectives and P2P that leave a machine."""
+    """Rate of collectives and P2P that leave a machine, GB/s."""
     p2p_ms: float = 0.0875
-    """One way, per 1024 tokens of hidden size 3072."""
-    parameter_bytes: float = 16.0
-    """Weight and gradient in 16 bit, main weight and Adam's moments in 32."""
+    """One way, ms per 1024 tokens of hidden size 3072."""
+    memory_gb_s: float = 2039.0
+    """Bandwidth of the device's memory, GB/s."""
+    reserve: float = 0.075
+    """Part of the memory that driver, context, communicators and fragmentation take from tensors:
+    between what the published rows that fit (73.1 of 80 GiB) and those out of memory (74.7)
+    leave."""
     activation_bytes: float = 34.0
-    """Per token, hidden unit and layer of a live micro-batch."""
+    """Bytes per token, hidden unit and layer of a live micro-batch in 16 bit, 2 of them masks."""
 
     def __post_init__(self) -> None:
         """Refuse what is not positive and points that do not belong together."""
@@ -67,6 +80,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise InputError("machine: meeting_machines and meeting_share differ in length")
         if any(a >= b for a, b in pairwise(self.sequences)):
             raise InputError(f"machine.sequences {list(self.sequences)} must grow")
+        if not 0 < self.reserve < 1:
+            raise InputError(f"machine.reserve is {self.reserve}, expected above 0, below 1")
         for field, value in msgspec.structs.asdict(self).items():
             values = value if isinstance(value, tuple) else (value,)
             if field != "about" and not all(item > 0 for item in values):

@@ -1,157 +1,154 @@
-"""A Megatron training as an experiment of ours: its arguments and its pipeline layout.
+"""A Megatron training as an experiment of ours, from its launch script or a file of its arguments.
 
-Reads the arguments of Megatron-LM's command line from a text file (a launch script will do) and the
-layout strings of megatron-core 0.16 (`E` embedding, `t` layer, `L` loss, `|` between stages, `x*n`
-and `(x)*n` repeated). What makes another model or split of it than there is here is refused, not
-ignored; dropout, of which there is none here, and what only places memory are left aside.
+The script is read as bash reads it (`shell`), its training found (`launcher`), every argument used,
+left aside by a list, or refused by name (`arguments`); sizes follow Megatron's rules: replicas are
+ranks / (tensor x pipeline parallel ranks), the vocabulary is padded (`tokenizer`), stages hold what
+their arguments say (`layout`).
 """
 
-import re
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from common.errors import InputError
-from vocab_parallel.inputs.experiment import Experiment, Training
+from vocab_parallel.inputs.arguments import Given, read_arguments
+from vocab_parallel.inputs.experiment import Experiment, Pipeline, Training
+from vocab_parallel.inputs.launcher import find_launch
+from vocab_parallel.inputs.layout import given_stages
+from vocab_parallel.inputs.megatron_model import given_model
+from vocab_parallel.inputs.model import Model
+from vocab_parallel.inputs.shell.values import MARKS
+from vocab_parallel.inputs.tokenizer import padded_size
 
-_REFUSED = {
-    "--context-parallel-size": "1",
-    "--virtual-pipeline-model-parallel-size": "1",
-    "--num-layers-per-virtual-pipeline-stage": "",
-    "--num-experts": "",
-    "--normalization": "LayerNorm",
-    "--position-embedding-type": "learned_absolute",
-}
-"""Arguments that change the model or its split in ways this runtime does not, and their one value
-that does not."""
+_LARGEST = 1 << 20
+"""Bytes of the largest script that is read."""
 
-_REFUSED_FLAGS = (
-    "--swiglu",
-    "--squared-relu",
-    "--group-query-attention",
-    "--multi-latent-attention",
-    "--disable-bias-linear",
-    "--fp16",
-)
-"""Flags that do so by being there."""
+
+def with_script(experiment: Experiment) -> Experiment:
+    """Return the experiment with what its file of Megatron arguments says, where it names one."""
+    path = experiment.megatron
+    return read_megatron(experiment, Path(path)) if path else experiment
 
 
 def read_megatron(experiment: Experiment, path: Path) -> Experiment:
-    """Return the experiment with model, pipeline and training of a file of Megatron arguments."""
-    if not path.is_file():
-        raise InputError(f"megatron: {path}: no such file; expected Megatron's arguments in a text")
+    """Return the experiment with model, pipeline and training of a launch script.
+
+    Raises:
+        InputError: there is no such text, no training in it, or an argument without counterpart.
+    """
     try:
-        return from_arguments(experiment, parse(path.read_text()))
+        launch = find_launch(_text(path), path.parent)
+        given = read_arguments(launch.arguments, launch.missing)
+        found = from_arguments(experiment, given, launch.world, path.parent)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"megatron: {path}: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"megatron: {path}: brackets are nested too deep") from error
+    about = f"{experiment.about}; " if experiment.about else ""
+    aside = f"; left aside: {', '.join(given.aside)}" if given.aside else ""
+    return msgspec.structs.replace(found, about=f"{about}from {path.name}{aside}")
 
 
-def parse(text: str) -> dict[str, str]:
-    """Return the arguments of a command line or script; a flag's value is empty."""
-    found: dict[str, str] = {}
-    name = ""
-    for word in shlex.split(text.replace("\\\n", " "), comments=True):
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
-            found[name] = value
-        elif name:
-            found[name] = f"{found[name]} {word}".strip()
-    return found
+def _text(path: Path) -> str:
+    """Return a script's text; refuses what is none."""
+    if not path.is_file():
+        raise InputError(
+            "no such file; expected a launch script, or Megatron's arguments in a text"
+        )
+    if path.stat().st_size > _LARGEST:
+        raise InputError(f"{path.stat().st_size} bytes are too many for a launch script")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"no text: byte {error.start} is no UTF-8; name a launch script"
+        ) from error
+    if unread := next((c for c in text if (c < " " and c not in "\t\n\r\f") or c in MARKS), ""):
+        raise InputError(f"no text: it holds {unread!r}; name a launch script")
+    return text
 
 
-def from_arguments(experiment: Experiment, given: Mapping[str, str]) -> Experiment:
-    """Return the experiment with what the arguments say in place of its own."""
-    for name, harmless in _REFUSED.items():
-        if given.get(name, harmless) != harmless:
-            raise InputError(f"{name} {given[name]} has no counterpart here; leave it out")
-    for name in _REFUSED_FLAGS:
-        if name in given:
-            raise InputError(f"{name} has no counterpart here; leave it out")
-    model = msgspec.structs.replace(
-        experiment.model,
-        layers=_number(given, "--num-layers"),
-        hidden=_number(given, "--hidden-size"),
-        heads=_number(given, "--num-attention-heads"),
-        ffn=_number(given, "--ffn-hidden-size", 0),
-        sequence=_number(given, "--seq-length"),
-        vocabulary=_number(given, "--vocab-size", experiment.model.vocabulary),
-        tied="--untie-embeddings-and-output-weights" not in given,
-    )
-    ranks = _number(given, "--pipeline-model-parallel-size", 1)
-    batch_size = _number(given, "--micro-batch-size", 1)
-    replicas = _number(given, "--data-parallel-size", 1)
-    whole = _number(given, "--global-batch-size", batch_size * replicas)
+def from_arguments(
+    experiment: Experiment, given: Given, world: int | None, folder: Path
+) -> Experiment:
+    """Return the experiment with what the arguments say; `world` ranks, None: not said."""
+    tensor = given.number("--tensor-model-parallel-size", 1)
+    stages = given.number("--pipeline-model-parallel-size", 1)
+    replicas = _replicas(given, world, tensor * stages, experiment.training.data_parallel)
+    model = given_model(given, padded_size(given, tensor, folder))
+    pipeline = _pipeline(experiment.pipeline, given, model, replicas)
+    training = _training(experiment.training, given, replicas)
+    return msgspec.structs.replace(experiment, model=model, pipeline=pipeline, training=training)
+
+
+def _replicas(given: Given, world: int | None, each: int, otherwise: int) -> int:
+    """Return Megatron's data parallel size; where no launcher says the ranks, the experiment's."""
+    if given.number("--context-parallel-size", 1) != 1:
+        raise InputError("--context-parallel-size has no counterpart here, only 1; leave it out")
+    if world is not None and world % each:
+        raise InputError(
+            f"{world} ranks are no multiple of --tensor-model-parallel-size x"
+            f" --pipeline-model-parallel-size = {each}; start a multiple of {each} ranks"
+        )
+    return otherwise if world is None else world // each
+
+
+def _pipeline(base: Pipeline, given: Given, model: Model, replicas: int) -> Pipeline:
+    tensor = given.number("--tensor-model-parallel-size", 1)
+    ranks = given.number("--pipeline-model-parallel-size", 1)
+    stages = given_stages(given, model.layers, ranks)
+    batch_size = given.number("--micro-batch-size")
+    whole = given.number("--global-batch-size", batch_size * replicas)
     if whole % (batch_size * replicas):
         raise InputError(
             f"--global-batch-size {whole} is no multiple of --micro-batch-size {batch_size} x"
             f" {replicas} replicas"
         )
-    layout = given.get("--pipeline-model-parallel-layout", "")
-    pipeline = msgspec.structs.replace(
-        experiment.pipeline,
+    return msgspec.structs.replace(
+        base,
         ranks=ranks,
-        tensor_parallel=_number(given, "--tensor-model-parallel-size", 1),
+        virtual_stages=stages.virtual if stages.virtual > 1 else base.virtual_stages,
+        tensor_parallel=tensor,
+        sequence_parallel=given.has("--sequence-parallel") and tensor > 1,
         batches=whole // (batch_size * replicas),
         batch_size=batch_size,
-        layers=stage_layers(layout, model.layers, ranks) if layout else (),
+        layers=stages.layers,
     )
-    training = msgspec.structs.replace(
-        experiment.training, data_parallel=replicas, **_training(given, experiment.training)
-    )
-    return msgspec.structs.replace(experiment, model=model, pipeline=pipeline, training=training)
 
 
-def stage_layers(layout: str, layers: int, stages: int) -> tuple[int, ...]:
-    """Return the layers of every stage of a layout such as `Et*3|(t*4|)*6,t*5L`."""
-    spelled = _expand(layout.replace(" ", "").replace(",", ""))
-    parts = spelled.split("|")
-    counts = tuple(part.count("t") for part in parts)
-    ends = spelled.replace("|", "")
-    if set(ends) - set("EtL") or not (ends.startswith("E") and ends.endswith("L")):
-        raise InputError(f"layout {layout!r}: expected E first, then layers t, then L last")
-    if len(parts) != stages or sum(counts) != layers:
+def _recomputed(given: Given) -> dict[str, Any]:
+    """Return which layers are computed again.
+
+    Selective recomputation is of attention scores, which are never kept here.
+    """
+    method, count = "--recompute-method", "--recompute-num-layers"
+    granularity = given.text("--recompute-granularity", "selective")
+    if granularity not in ("full", "selective"):
+        raise InputError(f"--recompute-granularity is {granularity!r}, expected full or selective")
+    if granularity == "selective":
+        for name in (method, count):
+            if given.has(name):
+                raise InputError(f"{name} is of --recompute-granularity full alone; leave it out")
+        return {}
+    found = given.text(method, "none")
+    if found not in ("uniform", "block"):
         raise InputError(
-            f"layout {layout!r} has {len(parts)} stages and {sum(counts)} layers, expected"
-            f" {stages} and {layers}"
+            f"--recompute-granularity full with {method} {found}, expected uniform or block"
         )
-    return counts
+    return {"recompute": found, "recompute_layers": given.number(count)}
 
 
-def _expand(layout: str) -> str:
-    """Write repetitions out, innermost first."""
-    pattern = re.compile(r"\(([^()]*)\)\*(\d+)|([EtL])\*(\d+)")
-    while match := pattern.search(layout):
-        unit, times = match[1] if match[1] is not None else match[3], match[2] or match[4]
-        layout = layout[: match.start()] + unit * int(times) + layout[match.end() :]
-    return layout
-
-
-def _training(given: Mapping[str, str], base: Training) -> dict[str, object]:
-    """Return the optimizer's settings that are given."""
-    dtype = "bfloat16" if "--bf16" in given else base.dtype
-    return {
-        "dtype": dtype,
-        "learning_rate": _real(given, "--lr", base.learning_rate),
-        "weight_decay": _real(given, "--weight-decay", base.weight_decay),
-        "betas": (
-            _real(given, "--adam-beta1", base.betas[0]),
-            _real(given, "--adam-beta2", base.betas[1]),
-        ),
-        "clip": _real(given, "--clip-grad", base.clip),
-    }
-
-
-def _number(given: Mapping[str, str], name: str, default: int | None = None) -> int:
-    text = given.get(name, "" if default is None else str(default))
-    if not text.isdigit():
-        raise InputError(f"{name} is {text!r}, expected a whole number")
-    return int(text)
-
-
-def _real(given: Mapping[str, str], name: str, default: float) -> float:
-    try:
-        return float(given.get(name, default))
-    except ValueError as error:
-        raise InputError(f"{name} is {given[name]!r}, expected a number") from error
+def _training(base: Training, given: Given, replicas: int) -> Training:
+    """Return the optimizer's settings; Megatron's defaults (it has none of the learning rate)."""
+    return msgspec.structs.replace(
+        base,
+        data_parallel=replicas,
+        shard_optimizer=given.has("--use-distributed-optimizer") and replicas > 1,
+        **_recomputed(given),
+        dtype="bfloat16" if given.has("--bf16") else "float32",
+        learning_rate=given.real("--lr", base.learning_rate),
+        weight_decay=given.real("--weight-decay", 0.01),
+        betas=(given.real("--adam-beta1", 0.9), given.real("--adam-beta2", 0.999)),
+        clip=given.real("--clip-grad", 1.0),
+    )

@@ -9,39 +9,45 @@ from itertools import pairwise
 from vocab_parallel.plan.dependencies import needs
 from vocab_parallel.plan.passes import Kind, Pass, Schedule
 from vocab_parallel.plan.play import Played, play
+from vocab_parallel.plan.posts import Communicator, pair
+from vocab_parallel.plan.queues import find_stall
 
 _VOCABULARY: tuple[Kind, ...] = ("IF", "S", "T", "IB")
 
 
-def find_faults(schedule: Schedule) -> tuple[str, ...]:
+def find_faults(schedule: Schedule, communicator: Communicator = pair) -> tuple[str, ...]:
     """Return one line per fault; empty where the schedule is right.
 
     It must run through even if every collective blocks all ranks at its pass (P2P is buffered),
-    so that a runtime may carry out the collectives in any manner.
+    so that a runtime may carry out the collectives in any manner; and where nothing is buffered and
+    every communicator is one queue on each rank, with messages on `communicator`.
     """
     faults = [*_incomplete(schedule), *_collective_orders(schedule)]
     if not faults:
         faults += _stalls(schedule) or _too_many_live(schedule) or _broken_meetings(schedule)
-    return tuple(faults)
+    return tuple(faults) or find_stall(schedule, communicator)
 
 
 def peak_live(schedule: Schedule) -> tuple[int, ...]:
     """Return the most stage inputs that each rank holds: forward passes not yet followed by B.
 
-    With two chunks the unit is half a stage.
+    With several chunks the unit is one of them.
     """
     return tuple(map(_peak, schedule.programs))
 
 
 def most_live(schedule: Schedule, rank: int) -> int:
-    """Return the micro-batches (V-Half: half-stage chunks) that a rank may hold, for any m.
+    """Return the micro-batches (of several chunks: chunks) that a rank may hold, for any m.
 
-    1F1B: p - r + barriers, one interval per barrier on the p - r of the plain schedule;
-    interlaced: floor(3p/2) - r; V-Half: p + 2 + 2 x barriers.
+    1F1B and ZB-H1: p - r + barriers, one interval per barrier on the p - r of the plain schedule;
+    interlaced: floor(3p/2) - r; V-Half: p + 2 + 2 x barriers; interleaved:
+    2 (p - r - 1) + (v - 1) p + 1 + barriers.
     """
     ranks = schedule.ranks
-    if schedule.chunks == 2:
+    if schedule.chunks > 1 and schedule.layout == "v":
         return ranks + 2 + 2 * schedule.barriers
+    if schedule.layout == "loop":
+        return 2 * (ranks - rank - 1) + (schedule.chunks - 1) * ranks + 1 + schedule.barriers
     if schedule.synchronous:
         return 3 * ranks // 2 - rank
     return ranks - rank + schedule.barriers
@@ -56,7 +62,7 @@ def _peak(program: tuple[Pass, ...]) -> int:
 
 
 def _kinds(schedule: Schedule) -> tuple[Kind, ...]:
-    weight: tuple[Kind, ...] = ("W",) if schedule.chunks == 2 else ()
+    weight: tuple[Kind, ...] = ("W",) if schedule.split_backward else ()
     return ("F", "B", *weight, *(_VOCABULARY if schedule.barriers else ()))
 
 
@@ -128,7 +134,7 @@ def _stalls(schedule: Schedule) -> list[str]:
 
 
 def _too_many_live(schedule: Schedule) -> list[str]:
-    unit = "half-stage chunks" if schedule.chunks == 2 else "micro-batches"
+    unit = "chunks" if schedule.chunks > 1 else "micro-batches"
     return [
         f"rank {rank} holds {live} {unit}, {schedule.method} promises {most}"
         for rank, live in enumerate(peak_live(schedule))

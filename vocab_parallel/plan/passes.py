@@ -20,7 +20,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 class Pass(msgspec.Struct, frozen=True, gc=False):
     """One unit of work of one micro-batch.
 
-    `chunk` numbers the stages that a rank holds (V-Half: 0 on the way down, 1 on the way back).
+    `chunk` numbers the stages that a rank holds, in the pipeline's order.
     The three-barrier output layer splits S: chunk 0 has the logits and their maximum, chunk 1 the
     exponentials and their sum.
     """
@@ -35,15 +35,19 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
     `barriers` is 0 where the vocabulary layers belong to the first and last stage, else the number
     of collectives between the last stage's forward and backward pass (1, 2 or 3).
-    `synchronous`: all ranks meet at S and do nothing else until T (interlaced).
+    `synchronous`: all ranks meet at S and do nothing else until T (interlaced). `layout` is the way
+    of the chunks over the ranks: a line down and back up (V-Half), or a loop that begins anew at
+    rank 0 (interleaved). `split_backward`: B leaves the weight gradients to a pass W.
     """
 
     method: str
     ranks: Positive
     batches: Positive
-    chunks: Literal[1, 2] = 1
+    chunks: Positive = 1
+    layout: Literal["v", "loop"] = "v"
     barriers: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
     synchronous: bool = False
+    split_backward: bool = False
     programs: tuple[tuple[Pass, ...], ...]
 
     @property
@@ -57,14 +61,15 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
         return 2 if self.barriers == 3 else 1
 
     def stage(self, rank: int, chunk: int) -> int:
-        """Return the pipeline position of a rank's chunk; chunk 1 runs back up the V."""
-        return rank if chunk == 0 else 2 * self.ranks - 1 - rank
+        """Return the pipeline position of a rank's chunk; odd chunks of a V run back up."""
+        up = self.layout == "v" and chunk % 2 == 1
+        return chunk * self.ranks + (self.ranks - 1 - rank if up else rank)
 
     def place(self, stage: int) -> tuple[int, int]:
         """Return the (rank, chunk) that holds a stage: the inverse of `stage`."""
-        if stage < self.ranks:
-            return stage, 0
-        return 2 * self.ranks - 1 - stage, 1
+        chunk, rank = divmod(stage, self.ranks)
+        up = self.layout == "v" and chunk % 2 == 1
+        return (self.ranks - 1 - rank if up else rank), chunk
 
     def parts(self, kind: Kind) -> int:
         """Return into how many chunks the passes of a kind are numbered on each rank."""

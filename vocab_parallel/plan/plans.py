@@ -1,9 +1,8 @@
 """A plan as a value: which method, which layers on which stage, and every rank's list of passes.
 
-This is what `plan` writes as JSON and `simulate` and `run` read.
+This is what the verb plan writes as JSON (`common.files`) and `simulate` and `run` read.
 """
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,21 +10,27 @@ import msgspec
 from common.errors import InputError
 from vocab_parallel.inputs.experiment import Experiment
 from vocab_parallel.inputs.machine import Machine
-from vocab_parallel.inputs.model import Model, layer_parameters, output_in_layers
+from vocab_parallel.inputs.model import Model, layer_parameters, norm_parameters, output_in_layers
 from vocab_parallel.plan.check import find_faults
 from vocab_parallel.plan.costs import Costs
+from vocab_parallel.plan.holdings import Holdings
 from vocab_parallel.plan.layers import given_layers, redistributed_layers, shared_layers
 from vocab_parallel.plan.methods import find
 from vocab_parallel.plan.passes import Positive, Schedule
+from vocab_parallel.plan.recompute import recomputed_groups
+
+USUAL_VIRTUAL = 2
+"""Virtual stages of a rank where nothing says how many."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A pipeline that can be simulated and trained by.
 
-    `layers` has the transformer layers of every stage in pipeline order (V-Half: 2p stages).
+    `layers` has the transformer layers of every stage in pipeline order (2p of V-Half, vp of an
+    interleaved method).
     """
 
-    schema: Literal["vocab-plan/1"] = "vocab-plan/1"
+    schema: Literal["vocab-plan/2"] = "vocab-plan/2"
     experiment: str
     method: str
     model: Model
@@ -36,6 +41,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     schedule: Schedule
     tensor: Positive = 1
     """Ranks that share every pipeline position (tensor parallelism)."""
+    holdings: Holdings = Holdings()
+    """What a run by this plan keeps; `run` refuses other settings than these."""
     question: str = ""
     """Identifies the experiment and method that this plan answers."""
 
@@ -46,7 +53,8 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
     chosen = find(method)
     _check_tensor(model, pipeline.tensor_parallel)
     costs = Costs(forward=pipeline.forward_cost, backward=pipeline.backward_cost)
-    stages = pipeline.ranks * chosen.chunks
+    virtual = pipeline.virtual_stages or USUAL_VIRTUAL
+    stages = pipeline.ranks * chosen.chunks_of(virtual)
     if pipeline.layers:
         layers = given_layers(pipeline.layers, model.layers, stages)
     elif chosen.redistributes:
@@ -59,16 +67,30 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
         experiment=experiment.name,
         method=method,
         model=model,
-        machine=experiment.device,
+        machine=experiment.rank_machine,
         batch_size=pipeline.batch_size,
         layers=layers,
-        schedule=chosen.make(pipeline.ranks, pipeline.batches, costs),
+        schedule=chosen.make(pipeline.ranks, pipeline.batches, costs, virtual),
         tensor=pipeline.tensor_parallel,
+        holdings=Holdings.of(experiment.training, pipeline),
     )
 
 
+def layers_of(plan: Plan, stage: int) -> range:
+    """Return the numbers of a stage's layers."""
+    before = sum(plan.layers[:stage])
+    return range(before, before + plan.layers[stage])
+
+
+def recomputed(plan: Plan, stage: int) -> list[range]:
+    """Return the groups of a stage's layers that B computes again."""
+    held = plan.holdings
+    return recomputed_groups(held.recompute, held.recompute_layers, layers_of(plan, stage))
+
+
 def _check_tensor(model: Model, tensor: int) -> None:
-    for field, value in (("heads", model.heads), ("ffn", model.wide)):
+    sizes = ("heads", model.heads), ("kv_heads", model.groups), ("ffn", model.wide)
+    for field, value in sizes:
         if value % tensor:
             raise InputError(
                 f"pipeline.tensor_parallel is {tensor}, which does not divide the model's {field}"
@@ -87,29 +109,12 @@ def parameters(plan: Plan, rank: int) -> int:
     stages = [schedule.stage(rank, chunk) for chunk in range(schedule.chunks)]
     count = sum(plan.layers[stage] for stage in stages) * layer_parameters(model, plan.tensor)
     first, last = 0 in stages, schedule.stages - 1 in stages
-    count += first * model.sequence * model.hidden + last * 2 * model.hidden
+    count += first * model.sequence * model.hidden * (model.positions == "learned")
+    count += last * norm_parameters(model)
     matrices = 2 if schedule.barriers else first + last
     if model.tied:
         matrices = min(matrices, 1)  # first and last stage on one rank share it
     return count + matrices * model.vocabulary * model.hidden // vocabulary_shards(plan)
-
-
-def write(plan: Plan, path: Path) -> None:
-    """Write the plan as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(plan) + b"\n")
-
-
-def read(path: Path) -> Plan:
-    """Read a plan and check that its schedule can be carried out."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such plan file; write one with the verb plan")
-    try:
-        plan = msgspec.json.decode(path.read_bytes(), type=Plan)
-    except (msgspec.DecodeError, InputError) as error:
-        raise InputError(f"{path}: not a valid plan: {error}") from error
-    check(plan, str(path))
-    return plan
 
 
 def check(plan: Plan, where: str = "plan") -> None:

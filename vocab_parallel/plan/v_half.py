@@ -27,6 +27,7 @@ def v_half(ranks: int, batches: int, barriers: int = 0, costs: Costs | None = No
         batches=batches,
         chunks=2,
         barriers=barriers,
+        split_backward=True,
         programs=programs,
     )
     if barriers == 0:

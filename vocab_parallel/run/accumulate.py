@@ -2,7 +2,8 @@
 
 apex's `fused_weight_gradient_mlp_cuda` (Megatron calls it gradient accumulation fusion) multiplies
 16-bit tensors and adds the float32 product, without rounding it or storing it in between. The plain
-path needs nothing, and rounds each product to the tensors' type.
+path needs nothing and does the same, but on a GPU without apex, where it rounds each product of
+16-bit tensors to their type.
 """
 
 from collections.abc import Callable
@@ -19,10 +20,13 @@ Kernel = Callable[[Tensor, Tensor, Tensor], None]
 def add_product(gradient_OI: Tensor, grad_KO: Tensor, x_KI: Tensor) -> None:
     """Add grad^T x to a gradient, in place."""
     kernel = fused_kernel() if is_for_kernel(gradient_OI, grad_KO) else None
-    if kernel is None:
-        gradient_OI += grad_KO.T @ x_KI
-    else:
+    if kernel is not None:
         by_kernel(kernel, gradient_OI, grad_KO, x_KI)
+    elif gradient_OI.is_cuda and gradient_OI.dtype != grad_KO.dtype:
+        gradient_OI += grad_KO.T @ x_KI  # float32 products would take many times as long there
+    else:
+        kind = gradient_OI.dtype
+        gradient_OI.addmm_(grad_KO.T.to(kind), x_KI.to(kind))
 
 
 def by_kernel(kernel: Kernel, gradient_OI: Tensor, grad_KO: Tensor, x_KI: Tensor) -> None:

@@ -25,7 +25,7 @@ _SQUARE = {"cpu": 512, "cuda": 8192}
 
 def measure_machine(experiment: Experiment, device: torch.device, seed: int) -> Machine:
     """Return this device's constants; links keep the A100 node's, which one device cannot tell."""
-    model, base = experiment.model, experiment.device
+    model, base = experiment.model, experiment.rank_machine
     dtype: torch.dtype = getattr(torch, experiment.training.dtype)
     layer_s = _layer_seconds(experiment, device, dtype, seed)
     rate = 3 * layer_forward_flops(model) * experiment.pipeline.batch_size / layer_s / 1e12

@@ -3,11 +3,12 @@
 Weights and Adam's moments are saved under their names with torch.distributed.checkpoint; a
 vocabulary matrix as the pieces that the ranks hold, so that another split finds its rows in them; a
 layer's matrix, under tensor parallelism, as numbered parts that another split joins and cuts anew.
+Every file's digest is written last and checked before anything is loaded.
 """
 
 from __future__ import annotations
 
-import pickle
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,9 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_pieces
 from torch.distributed.checkpoint.state_dict_saver import save as save_pieces
 
 from common.errors import InputError
+from common.files import write
 from vocab_parallel.inputs.model import Model
+from vocab_parallel.run.digests import find_damage, take_digests
 from vocab_parallel.run.tensor import Cut, joined, own_part
 from vocab_parallel.run.weights import Store, Weight
 
@@ -39,11 +42,26 @@ class State(NamedTuple):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What a checkpoint belongs to."""
+    """What a checkpoint belongs to, and the digests of its files; written last."""
 
     model: Model
     seed: int
     step: int
+    digests: dict[str, str]
+    seal: str = ""
+    """Digest of the rest."""
+
+    def sealed(self) -> About:
+        """Return it with its own digest."""
+        bare = msgspec.structs.replace(self, seal="")
+        return msgspec.structs.replace(self, seal=sha256(msgspec.json.encode(bare)).hexdigest())
+
+
+class Loaded(NamedTuple):
+    """How many steps a checkpoint has seen, and why later ones were passed over."""
+
+    step: int
+    passed_over: tuple[str, ...] = ()
 
 
 def save(state: State, folder: Path, step: int) -> Path:
@@ -55,20 +73,41 @@ def save(state: State, folder: Path, step: int) -> Path:
         for kind, tensor in _tensors(state, name).items()
     }
     if dist.get_rank() == 0:
-        place.mkdir(parents=True, exist_ok=True)
-        about = About(state.model, state.seed, step)
-        (place / _ABOUT).write_bytes(msgspec.json.encode(about))
+        (place / _ABOUT).unlink(missing_ok=True)  # no whole checkpoint while it is written
     dist.barrier()
     save_pieces(pieces, checkpoint_id=place)
+    dist.barrier()
+    digests = take_digests(place, (path.name for path in place.iterdir()))
+    if dist.get_rank() == 0:
+        about = About(state.model, state.seed, step, digests).sealed()
+        write(place / _ABOUT, msgspec.json.encode(about))
+    dist.barrier()
     return place
 
 
-def load(state: State, folder: Path) -> int:
-    """Load the last whole checkpoint and return how many steps it has seen; 0 without one."""
-    place = latest(folder)
-    if place is None:
-        return 0
-    about, known = _read(place)
+def load(state: State, folder: Path, *, fallback: bool = False) -> Loaded:
+    """Load the last whole checkpoint and return how many steps it has seen; 0 without one.
+
+    A damaged one is refused by the name of its file; with `fallback` the one before it is taken.
+    """
+    passed_over: list[str] = []
+    for place in sorted(whole(folder), reverse=True):
+        try:
+            about, known = _read(place)
+        except InputError as error:
+            if not fallback:
+                raise
+            passed_over.append(str(error))
+            continue
+        _fill_all(state, place, about, known)
+        return Loaded(about.step, tuple(passed_over))
+    if passed_over:
+        raise InputError(f"{folder} holds no checkpoint that is not damaged; {passed_over[0]}")
+    return Loaded(0)
+
+
+def _fill_all(state: State, place: Path, about: About, known: Metadata) -> None:
+    """Put a checkpoint's weights and moments into the rank's own."""
     if (about.model, about.seed) != (state.model, state.seed):
         raise InputError(
             f"{place} is of another model or seed; name another training.checkpoint folder"
@@ -86,24 +125,29 @@ def load(state: State, folder: Path) -> int:
     for parameter in state.store.main.values():
         state.optimizer.state[parameter]["step"] = torch.tensor(float(about.step))
     state.store.refresh()
-    return about.step
 
 
 def _read(place: Path) -> tuple[About, Metadata]:
-    """Return what a checkpoint belongs to and what is in it."""
+    """Return what a checkpoint belongs to and what is in it, after its files were checked."""
+    path = place / _ABOUT
     try:
-        about = msgspec.json.decode((place / _ABOUT).read_bytes(), type=About)
-        return about, FileSystemReader(place).read_metadata()
-    except (OSError, msgspec.DecodeError, pickle.UnpicklingError, EOFError) as error:
+        about = msgspec.json.decode(path.read_bytes(), type=About)
+        fault = "" if about == about.sealed() else f"{path} is damaged (its SHA-256 is another)"
+    except (OSError, msgspec.DecodeError) as error:
+        about, fault = None, f"{path} is damaged ({error})"
+    if about is not None and not fault:
+        fault = find_damage(place, about.digests)
+    if about is None or fault:
         raise InputError(
-            f"{place} is no whole checkpoint ({error}); remove it to go on from the one before"
-        ) from error
+            f"{fault}; set training.checkpoint_fallback to go on from the checkpoint before, or"
+            f" remove {place}"
+        )
+    return about, FileSystemReader(place).read_metadata()
 
 
-def latest(folder: Path) -> Path | None:
-    """Return the last checkpoint that was written to its end."""
-    whole = [path.parent for path in folder.glob("step-*/.metadata")]
-    return max(whole, default=None)
+def whole(folder: Path) -> list[Path]:
+    """Return the checkpoints that were written to their end."""
+    return [path.parent for path in folder.glob(f"step-*/{_ABOUT}")]
 
 
 def _tensors(state: State, name: str) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ def load_tokens(path: str, model: Model) -> Ids | None:
         return _checked(np.frombuffer(Path(path).read_bytes(), np.uint8), path, model)
     try:
         ids = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError, OSError) as error:
         raise InputError(f"tokens: {path}: not a .npy file: {error}") from error
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise InputError(f"tokens: {path}: found {ids.dtype} {ids.shape}, expected one row of ids")

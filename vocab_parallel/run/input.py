@@ -5,7 +5,6 @@ Shape suffixes: N tokens, H hidden, V the rows that this rank holds.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -19,18 +18,22 @@ class InputShard(NamedTuple):
 def look_up(ids_N: Tensor, shard: InputShard) -> Tensor:
     """Return the embeddings of this rank's ids, zero for all others: summed over ranks it is x."""
     row_N, owned_N = _rows(ids_N, shard)
-    # Zeroed after the lookup: row 0 stands in for every id of another rank.
+    # Zeroed after the lookup: some row stands in for every id of another rank.
     return shard.weight[row_N] * owned_N[:, None]
 
 
 def add_gradient(gradient_VH: Tensor, ids_N: Tensor, grad_NH: Tensor, shard: InputShard) -> None:
     """Add the gradient of this rank's rows, in the type of `gradient_VH`."""
     row_N, owned_N = _rows(ids_N, shard)
-    kept_N = owned_N.nonzero()[:, 0]
-    gradient_VH.index_add_(0, row_N[kept_N], grad_NH[kept_N].to(gradient_VH.dtype))
+    # To choose the owned tokens would need their number, for which the host waits on a GPU.
+    mine_NH = grad_NH.where(owned_N[:, None], 0).to(gradient_VH.dtype)
+    gradient_VH.index_add_(0, row_N, mine_NH)
 
 
 def _rows(ids_N: Tensor, shard: InputShard) -> tuple[Tensor, Tensor]:
-    row_N = ids_N - shard.first
-    owned_N = (row_N >= 0) & (row_N < len(shard.weight))
-    return torch.where(owned_N, row_N, 0), owned_N
+    """Return a row for every id, and which are this rank's.
+
+    Other ranks' ids are spread over the rows: many additions to one row would wait for each other.
+    """
+    row_N, count = ids_N - shard.first, len(shard.weight)
+    return row_N % count, (row_N >= 0) & (row_N < count)

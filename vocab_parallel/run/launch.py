@@ -6,7 +6,6 @@ WORLD_SIZE are set) it runs as the one rank that it is.
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 from collections import defaultdict
@@ -16,19 +15,23 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from common.errors import InputError
-from vocab_parallel.inputs.experiment import Training
-from vocab_parallel.plan.plans import Plan, check, parameters
+from common.ranks import Backend
+from common.ranks import launch as launch_ranks
+from vocab_parallel.inputs.experiment import Pipeline, Training
+from vocab_parallel.plan.holdings import Holdings
+from vocab_parallel.plan.plans import Plan, check
 from vocab_parallel.run.data import load_tokens
-from vocab_parallel.run.member import failure_of, join, leave
-from vocab_parallel.run.ranks import check_machine, check_memory, run_ranks
-from vocab_parallel.run.settings import Backend, Job, RankError, RankFigures, RunResult
+from vocab_parallel.run.device_queues import open_device_queues
+from vocab_parallel.run.settings import Job, RankFigures, RunResult
+from vocab_parallel.simulate.memory import static_bytes
 
 if TYPE_CHECKING:
     from vocab_parallel.run.train import Measures
 
 OnStep = Callable[[int, float], None]
-_log = logging.getLogger(__name__)
 
 
 def launch(
@@ -48,18 +51,24 @@ def launch(
     """
     check(plan)
     job = Job(plan, training, seed, backend)
+    _check_model(job)
+    _check_holdings(job)
     _check_world(job, world_size)
     load_tokens(training.tokens, plan.model)
     _check_kernel(job)
+    if backend == "nccl":
+        open_device_queues(plan.schedule, training.data_parallel, plan.tensor)
     if training.checkpoint and Path(training.checkpoint).is_file():
         raise InputError(f"training.checkpoint is {training.checkpoint!r}, a file; name a folder")
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        measures = _as_rank(job, on_step)
-    else:
-        check_machine(job.world, backend, "the plan")
-        check_memory(_static_bytes(job), backend)
-        options = {"backend": backend, "timeout_s": training.timeout_s, "on_report": on_step}
-        measures = run_ranks(train_rank, job.world, job, **options)[0]
+    measures = launch_ranks(
+        train_rank,
+        job.world,
+        job,
+        backend=backend,
+        timeout_s=training.timeout_s,
+        on_report=on_step,
+        needed_bytes=_static_bytes(job),
+    )
     return _summary(job, measures)
 
 
@@ -74,25 +83,6 @@ def train_rank(rank: int, report: OnStep, job: Job) -> list[Measures]:
     return train(job, device, report)
 
 
-def _as_rank(job: Job, on_step: OnStep) -> list[Measures]:
-    """Run as the rank that torchrun made of this process."""
-    rank, timeout_s = int(os.environ["RANK"]), job.training.timeout_s
-    try:
-        join(rank, job.world, backend=job.backend, timeout_s=timeout_s, where="env://")
-        measures = train_rank(rank, on_step, job)
-        leave()
-    except InputError:
-        raise
-    except Exception as error:
-        failure = failure_of(rank, error)
-        _log.debug("rank %d %s\n%s", rank, failure.reason, failure.details)
-        why = f"{failure.reason}; torchrun says which rank was first, and stops all"
-        if failure.waited:
-            why = f"waited {timeout_s:g} s (training.timeout_s) in vain for a rank that hangs"
-        raise RankError(f"rank {rank} {why}", out_of_memory=failure.out_of_memory) from error
-    return measures
-
-
 def _check_world(job: Job, world_size: int | None) -> None:
     given = world_size or int(os.environ.get("WORLD_SIZE", job.world))
     if given != job.world:
@@ -101,6 +91,44 @@ def _check_world(job: Job, world_size: int | None) -> None:
             f" x {job.plan.tensor} of tensor_parallel x {job.training.data_parallel} replicas ="
             f" {job.world}; set pipeline.ranks, pipeline.tensor_parallel or training.data_parallel"
         )
+
+
+def _check_model(job: Job) -> None:
+    """Refuse what is planned alone."""
+    model = job.plan.model
+    if model.rope_factor <= 0:
+        raise InputError(
+            "model.rope_factor is -1 (a scaling of rotations that is planned alone); set it to 1,"
+            " without scaling, to train"
+        )
+    capped = model.logit_softcap > 0
+    if capped and (job.training.label_smoothing or job.training.kernel == "triton"):
+        raise InputError(
+            f"model.logit_softcap is {model.logit_softcap:g}, which goes neither with"
+            " training.label_smoothing nor with the triton kernel; leave them out"
+        )
+
+
+def _check_holdings(job: Job) -> None:
+    """Refuse settings that the plan's memory and times were not worked out for."""
+    if job.training.gradients == "dtype":
+        raise InputError(
+            "training.gradients is 'dtype', which is planned alone; leave it at 'float32' to run"
+        )
+    held = job.plan.holdings
+    for field, table in (("shard_optimizer", "training"), ("sequence_parallel", "pipeline")):
+        if getattr(held, field):
+            raise InputError(f"{table}.{field} is true, which is planned alone; set it to false")
+    planned, asked = (
+        msgspec.structs.asdict(one) for one in (held, Holdings.of(job.training, Pipeline()))
+    )
+    for field, value in asked.items():
+        if value != planned[field]:
+            name = "data_parallel" if field == "replicas" else field
+            raise InputError(
+                f"training.{name} is {value!r}, but the plan was made for {planned[field]!r}; plan"
+                " again"
+            )
 
 
 def _check_kernel(job: Job) -> None:
@@ -121,10 +149,8 @@ def _check_kernel(job: Job) -> None:
 
 def _static_bytes(job: Job) -> float:
     """Return the bytes of weights, gradients and moments of all ranks together."""
-    each = {"float32": 16, "float64": 32, "bfloat16": 18}[job.training.dtype]
-    ranks = range(job.plan.schedule.ranks)
-    held = sum(parameters(job.plan, rank) for rank in ranks)
-    return float(each * held * job.plan.tensor * job.training.data_parallel)
+    held = sum(static_bytes(job.plan, rank) for rank in range(job.plan.schedule.ranks))
+    return held * job.plan.tensor * job.training.data_parallel
 
 
 def _summary(job: Job, measures: list[Measures]) -> RunResult:
@@ -138,6 +164,7 @@ def _summary(job: Job, measures: list[Measures]) -> RunResult:
         world_size=job.world,
         seed=job.seed,
         first_step=measures[0].first,
+        passed_over=measures[0].passed_over,
         losses=tuple(step.loss for step in steps),
         gradient_norms=tuple(step.gradient_norm for step in steps),
         iteration_s=tuple(step.iteration_s for step in steps),

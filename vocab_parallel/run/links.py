@@ -1,7 +1,9 @@
 """Who sends what to whom: the process groups of a pipeline and its point-to-point messages.
 
-Messages of one pair of ranks go through one group per direction and are received in the order in
-which the sender's program makes them, so no tags are needed and NCCL cannot stall.
+NCCL carries out everything on a communicator in the order in which it was posted. Each pair of
+neighbours therefore has a group of its two ranks for each direction, in which receives stand in the
+order of the sender's program: a message waits for earlier messages of its own way only.
+`vocab_parallel.plan.queues` proves of a schedule that nothing stalls so.
 """
 
 from collections import deque
@@ -12,11 +14,26 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vocab_parallel.plan.passes import Pass, Schedule
+from vocab_parallel.plan.messages import Message, Receipts, ways
+from vocab_parallel.plan.passes import Schedule
 from vocab_parallel.run.tensor import Team
 
-AHEAD = 2
-"""Receives posted per neighbour before they are needed."""
+
+class Arriving(NamedTuple):
+    """A tensor that a collective is still filling."""
+
+    tensor: Tensor
+    work: dist.Work | None
+
+    def is_over(self) -> bool:
+        """Say whether the collective has ended, without waiting."""
+        return self.work is None or self.work.is_completed()
+
+    def wait(self) -> Tensor:
+        """Return the tensor when it is there."""
+        if self.work is not None:
+            self.work.wait()
+        return self.tensor
 
 
 class Groups:
@@ -24,31 +41,55 @@ class Groups:
 
     Pipeline position `rank` is held by `team`, ranks that follow each other in the world.
     `vocabulary` has the collectives of the pipeline's `shards` ranks (this one is number `shard`),
-    `down` and `up` its messages to higher and to lower positions, `data` the replicas of this
-    rank, `ends` those of the first and last position at the same place of their teams.
+    `ways` the messages between neighbouring positions by (source, target), `data` the replicas of
+    this rank, `ends` those of the first and last position at the same place of their teams.
     `imagined`: this process is alone and the others are torch's `fake` group (`run/replay`).
     """
 
-    def __init__(self, ranks: int, replicas: int, timeout_s: float, tensor: int = 1) -> None:
-        timeout, me, shards = timedelta(seconds=timeout_s), dist.get_rank(), ranks * tensor
-        self.replica, self.shard, self.shards = me // shards, me % shards, shards
+    def __init__(
+        self, schedule: Schedule, replicas: int, timeout_s: float, tensor: int = 1
+    ) -> None:
+        ranks = schedule.ranks
+        self.timeout, self.me = timedelta(seconds=timeout_s), dist.get_rank()
+        shards = ranks * tensor
+        self.replica, self.shard, self.shards = self.me // shards, self.me % shards, shards
         self.rank, self.ranks = self.shard // tensor, ranks
         self.first = self.replica * shards
-        own: dict[str, dist.ProcessGroup] = {}
+        self.own: dict[str | tuple[int, int], dist.ProcessGroup] = {}
         for replica in range(replicas):
             members = list(range(replica * shards, (replica + 1) * shards))
-            for name in ("vocabulary", "down", "up"):
-                _make(own, name, members, me, timeout)
+            self._make("vocabulary", members)
             for place in range(tensor):
-                _make(own, "ends", [members[place], members[place - tensor]], me, timeout)
+                same = members[place::tensor]
+                self._make("ends", [same[0], same[-1]])
+                for source, target in ways(schedule):
+                    self._make((source, target), [same[source], same[target]])
             for start in members[::tensor] if tensor > 1 else ():
-                _make(own, "team", list(range(start, start + tensor)), me, timeout)
+                self._make("team", list(range(start, start + tensor)))
         for shard in range(shards if replicas > 1 else 0):
-            _make(own, "data", list(range(shard, shards * replicas, shards)), me, timeout)
-        self.team = Team(own.get("team"), self.shard % tensor, tensor)
+            self._make("data", list(range(shard, shards * replicas, shards)))
+        self.team = Team(self.own.get("team"), self.shard % tensor, tensor)
         self.imagined = dist.get_backend() == "fake"
-        self.vocabulary, self.down, self.up = own["vocabulary"], own["down"], own["up"]
-        self.ends, self.data = own.get("ends"), own.get("data")
+        self.vocabulary = self.own["vocabulary"]
+        self.ends, self.data = self.own.get("ends"), self.own.get("data")
+        self.ways = {name: group for name, group in self.own.items() if isinstance(name, tuple)}
+
+    def warm(self, device: torch.device) -> int:
+        """Use each group of this rank once and return how many there are.
+
+        NCCL connects ranks when they first use a group and holds their hosts until all of them are
+        there, which amid a pipeline may be never. Every rank comes here and has its groups in the
+        order in which all groups were made, so none waits for a rank that waits for it.
+        """
+        token = torch.zeros(1, device=device)
+        for name, group in self.own.items():
+            if not isinstance(name, tuple):
+                dist.all_reduce(token, group=group)
+            elif self.rank == name[0]:
+                dist.send(token, self.world_rank(name[1]), group=group)
+            else:
+                dist.recv(token, self.world_rank(name[0]), group=group)
+        return len(self.own)
 
     def blank(self, like: Tensor) -> Tensor:
         """Return a tensor to receive into; where nobody sends, it has values to compute with."""
@@ -59,38 +100,11 @@ class Groups:
         own = self.team.place if place is None else place
         return self.first + rank * self.team.size + own
 
-    def towards(self, source: int, target: int) -> dist.ProcessGroup:
-        """Return the group for messages between two pipeline ranks."""
-        return self.down if source < target else self.up
-
-
-def _make(
-    own: dict[str, dist.ProcessGroup], name: str, members: list[int], me: int, timeout: timedelta
-) -> None:
-    group = dist.new_group(sorted({*members}), timeout=timeout)
-    if me in members:
-        assert isinstance(group, dist.ProcessGroup)
-        own[name] = group
-
-
-class Message(NamedTuple):
-    """The result of a pass of the sender, of use to a stage of the receiver."""
-
-    kind: str
-    batch: int
-    stage: int
-    """The stage that receives."""
-
-
-def outgoing(schedule: Schedule, rank: int, item: Pass) -> tuple[int, Message] | None:
-    """Return the rank that a pass's result goes to, and as what; None where it stays here."""
-    if item.kind not in ("F", "B"):
-        return None
-    stage = schedule.stage(rank, item.chunk) + (1 if item.kind == "F" else -1)
-    if not 0 <= stage < schedule.stages:
-        return None
-    target = schedule.place(stage)[0]
-    return None if target == rank else (target, Message(item.kind, item.batch, stage))
+    def _make(self, name: str | tuple[int, int], members: list[int]) -> None:
+        group = dist.new_group(sorted({*members}), timeout=self.timeout)
+        if self.me in members:
+            assert isinstance(group, dist.ProcessGroup)
+            self.own[name] = group
 
 
 class Mail:
@@ -98,32 +112,24 @@ class Mail:
 
     def __init__(self, schedule: Schedule, groups: Groups, like: Tensor) -> None:
         self.groups, self.like, self.me = groups, like, groups.rank
-        self.expected: dict[int, deque[Message]] = {}
+        self.receipts = Receipts(schedule, self.me)
         self.posted: dict[Message, tuple[Tensor, dist.Work]] = {}
         self.sent: deque[tuple[Tensor, dist.Work]] = deque()
-        for source, program in enumerate(schedule.programs):
-            found = [outgoing(schedule, source, item) for item in program]
-            mine = [message for target, message in filter(None, found) if target == self.me]
-            if mine:
-                self.expected[source] = deque(mine)
 
-    def send(self, target: int, tensor: Tensor) -> None:
+    def send(self, target: int, message: Message, tensor: Tensor) -> None:
         """Start sending; the tensor is kept until it has left."""
-        group, tensor = self.groups.towards(self.me, target), tensor.contiguous()
+        group, tensor = self.groups.ways[self.me, target], tensor.contiguous()
         work = dist.isend(tensor, self.groups.world_rank(target), group=group)
-        assert work is not None
+        assert work is not None, message
         self.sent.append((tensor, work))
         while self.sent and self.sent[0][1].is_completed():
             self.sent.popleft()
 
     def take(self, source: int, message: Message) -> Tensor:
         """Return a message, waiting for it (on CUDA the stream waits, not this thread)."""
-        while message not in self.posted:
-            self._post(source)
+        for due in self.receipts.take(source, message):
+            self._post(source, due)
         tensor, work = self.posted.pop(message)
-        ahead = sum(1 for waiting in self.posted if waiting.kind == message.kind)
-        for _ in range(AHEAD - ahead):
-            self._post(source)
         work.wait()
         return tensor
 
@@ -132,12 +138,9 @@ class Mail:
         while self.sent:
             self.sent.popleft()[1].wait()
 
-    def _post(self, source: int) -> None:
-        if not self.expected[source]:
-            return
-        message = self.expected[source].popleft()
+    def _post(self, source: int, message: Message) -> None:
         tensor = self.groups.blank(self.like)
-        group = self.groups.towards(source, self.me)
+        group = self.groups.ways[source, self.me]
         work = dist.irecv(tensor, self.groups.world_rank(source), group=group)
         assert work is not None
         self.posted[message] = tensor, work

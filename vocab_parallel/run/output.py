@@ -43,6 +43,9 @@ class Rules(NamedTuple):
     block: int = 0
     keep: Keep = "softmax"
     kernel: Literal["torch", "triton"] = "torch"
+    softcap: float = 0.0
+    """Logits z are softcap x tanh(z / softcap); 0: as they are. T then needs them again, so that S
+    keeps them where it would keep the softmax."""
 
 
 class Labels(NamedTuple):
@@ -93,21 +96,31 @@ def s_pass(x_NH: Tensor, shard: Shard, labels: Labels, rules: Rules) -> Passed:
         if rules.kernel == "triton":
             parts.append(_s_block_triton(x_BH @ shard.weight.T, shard, part, rules))
             continue
-        logits_BV = logits(x_BH, shard)
+        logits_BV = logits(x_BH, shard, rules.softcap)
         parts.append(_s_block(logits_BV, _maximum(logits_BV), shard, part, rules))
+        del logits_BV  # before the next block's are made
     return _joined(parts)
 
 
-def logits(x_NH: Tensor, shard: Shard) -> Tensor:
+def logits(x_NH: Tensor, shard: Shard, softcap: float = 0.0) -> Tensor:
     """Return logits_NV in the statistics' type; padded rows have -inf and so no probability."""
     logits_NV = (x_NH @ shard.weight.T).to(statistics_type(x_NH.dtype))
+    if softcap:
+        logits_NV = logits_NV.div_(softcap).tanh_().mul_(softcap)
     logits_NV[:, shard.real :] = -torch.inf
     return logits_NV
 
 
-def s_first(x_NH: Tensor, shard: Shard) -> tuple[Tensor, Tensor]:
+def slope(logits_NV: Tensor, shard: Shard, softcap: float) -> Tensor:
+    """Return how capped logits change with those before: 1 - (z / softcap)^2; 0 in padded rows."""
+    slope_NV = 1 - (logits_NV / softcap).square_()
+    slope_NV[:, shard.real :] = 0
+    return slope_NV
+
+
+def s_first(x_NH: Tensor, shard: Shard, softcap: float = 0.0) -> tuple[Tensor, Tensor]:
     """Run the first part of the three-barrier S: the logits and their local maximum."""
-    logits_NV = logits(x_NH, shard)
+    logits_NV = logits(x_NH, shard, softcap)
     return logits_NV, _maximum(logits_NV)
 
 
@@ -185,18 +198,23 @@ def t_pass(
     gradient_VH = into
     if gradient_VH is None:
         gradient_VH = torch.zeros_like(weight_VH, dtype=statistics_type(kind))
-    parts: list[Tensor] = []
     begin = 0
+    dx_NH = torch.empty_like(x_NH) if rules.algorithm == "vocab-1" else None
     for number, (x_BH, part) in enumerate(_blocks(x_NH, labels, rules.block)):
         end = begin + len(x_BH)
-        softmax_BV = _softmax(x_BH, passed, number, found, slice(begin, end), shard, rules)
+        softmax_BV, slope_BV = _softmax(
+            x_BH, passed, number, found, slice(begin, end), shard, rules
+        )
         _subtract_target(softmax_BV, part, shard, rules)
+        if slope_BV is not None:
+            softmax_BV.mul_(slope_BV)
         delta_BV = softmax_BV.mul_(part.gamma[:, None].to(softmax_BV.dtype)).to(kind)
         add_product(gradient_VH, delta_BV, x_BH)
-        if rules.algorithm == "vocab-1":
-            parts.append(delta_BV @ weight_VH)
+        if dx_NH is not None:
+            torch.mm(delta_BV, weight_VH, out=dx_NH[begin:end])
         begin = end
-    return gradient_VH, torch.cat(parts) if parts else None
+        del softmax_BV, slope_BV, delta_BV  # before the next block is made
+    return gradient_VH, dx_NH
 
 
 def statistics_type(kind: torch.dtype) -> torch.dtype:
@@ -214,7 +232,8 @@ def _s_block(
         every_N = logits_NV[:, : shard.real].sum(1)
     # A shard that is all padding has the maximum -inf: shifted by 0 its exponentials are all 0.
     shift_N1 = maximum_N.where(maximum_N > -torch.inf, 0)[:, None]
-    softmax_NV = (logits_NV - shift_N1).exp_()
+    again = rules.softcap > 0 or rules.keep == "logits"  # whether logits are needed any more
+    softmax_NV = (logits_NV - shift_N1 if again else logits_NV.sub_(shift_N1)).exp_()
     sum_N = softmax_NV.sum(1)
     softmax_NV /= sum_N.where(sum_N > 0, 1)[:, None]
     statistics_KN = torch.stack([maximum_N, sum_N, label_N, every_N])
@@ -245,8 +264,14 @@ def _passed(
     if rules.algorithm != "vocab-1":
         stable = rules.algorithm == "vocab-2"
         rounded_NV = _less_target(softmax_NV, labels, shard, rules) if stable else softmax_NV
-        product_NH = rounded_NV.to(kind) @ shard.weight
         target_NH = _target_rows(labels, shard, rules)
+        if rules.softcap:
+            slope_NV = slope(logits_NV, shard, rules.softcap)
+            rounded_NV = rounded_NV * slope_NV
+            label_N1 = slope_NV.gather(1, labels.row[:, None])
+            target_NH = (target_NH * label_N1).to(kind)
+        product_NH = rounded_NV.to(kind) @ shard.weight
+    softmax_NV = logits_NV if rules.softcap else softmax_NV
     kept = {"softmax": (softmax_NV,), "logits": (logits_NV.to(kind),), "nothing": ()}[rules.keep]
     return Passed(statistics_KN, kept, product_NH, target_NH)
 
@@ -259,18 +284,30 @@ def _softmax(
     tokens: slice,
     shard: Shard,
     rules: Rules,
-) -> Tensor:
-    """Return the true softmax of a block from what S kept: rescaled, or computed again."""
-    if rules.keep == "softmax":
-        return passed.kept[number].mul_(found.share[tokens, None])
-    again_BV = logits(x_BH, shard) if rules.keep == "nothing" else passed.kept[number]
-    shifted_BV = again_BV.to(found.maximum.dtype) - found.maximum[tokens, None]
-    return shifted_BV.exp_() / found.total[tokens, None]
+) -> tuple[Tensor, Tensor | None]:
+    """Return the true softmax of a block from what S kept: rescaled, or computed again.
+
+    With it the slope of capped logits; None where they are not capped.
+    """
+    if rules.keep == "softmax" and not rules.softcap:
+        return passed.kept[number].mul_(found.share[tokens, None]), None
+    if rules.keep == "nothing":
+        again_BV = logits(x_BH, shard, rules.softcap)
+    else:
+        again_BV = passed.kept[number].to(found.maximum.dtype)
+    capped = slope(again_BV, shard, rules.softcap) if rules.softcap else None
+    own = rules.keep == "nothing"  # what S kept may be of another type, but is used up as well
+    shifted_BV = (
+        again_BV.sub_(found.maximum[tokens, None])
+        if own
+        else (again_BV - found.maximum[tokens, None])
+    )
+    return shifted_BV.exp_().div_(found.total[tokens, None]), capped
 
 
 def _less_target(softmax_NV: Tensor, labels: Labels, shard: Shard, rules: Rules) -> Tensor:
-    """Return the softmax less what it should be, and leave the softmax as it is."""
-    less_NV = softmax_NV.clone()
+    """Return the softmax less what it should be; in place where T does not need it."""
+    less_NV = softmax_NV if rules.keep == "nothing" else softmax_NV.clone()
     _subtract_target(less_NV, labels, shard, rules)
     return less_NV
 

@@ -1,14 +1,13 @@
 """What every rank of a run is told, and what a run hands back: values without torch."""
 
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from common.ranks import Backend
 from vocab_parallel.inputs.experiment import Training
 from vocab_parallel.plan.plans import Plan
-
-Backend = Literal["gloo", "nccl"]
 
 
 class Job(NamedTuple):
@@ -49,6 +48,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     first_step: int
     """Above 0 where the run went on from a checkpoint."""
+    passed_over: tuple[str, ...] = ()
+    """Why later checkpoints than that were not taken."""
     losses: tuple[float, ...]
     """Mean cross entropy over the global batch before each step, in nat."""
     gradient_norms: tuple[float, ...]
@@ -64,12 +65,3 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     def median_iteration_s(self) -> float:
         """Median over the steps after the first."""
         return median(self.iteration_s[1:] or self.iteration_s)
-
-
-class RankError(RuntimeError):
-    """A rank failed or died, so the run was ended; the message is one line that says which."""
-
-    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
-        super().__init__(message)
-        self.out_of_memory = out_of_memory
-        """It certainly (or, for a rank killed by SIGKILL, probably) ran out of memory."""

@@ -27,7 +27,8 @@ def local_softmax(
     label_N = row_N.where(owned_N, -1)
     _softmax_kernel[(tokens,)](  # pyright: ignore[reportIndexIssue]
         logits_NV, softmax_NV, statistics_KN, label_N,
-        logits_NV.stride(0), tokens, width, real, BLOCK=_BLOCK,
+        logits_NV.stride(0), tokens, width, real,
+        BLOCK=_BLOCK,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
     return statistics_KN, softmax_NV
 
@@ -49,7 +50,7 @@ def _softmax_kernel(
         value = tl.load(row + start + column, mask=inside, other=-float("inf")).to(tl.float32)
         higher = tl.maximum(maximum, tl.max(value, 0))
         total = total * tl.exp(maximum - higher) + tl.sum(tl.exp(value - higher), 0)
-        every += tl.sum(tl.where(inside, value, 0.0), 0)
+        every += tl.sum(tl.where(inside, value, 0.0), 0)  # pyright: ignore[reportOperatorIssue]
         maximum = higher
     label = tl.load(labels + token)
     found = tl.load(row + label, mask=label >= 0, other=0.0).to(tl.float32)

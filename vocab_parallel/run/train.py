@@ -1,5 +1,6 @@
 """One rank's training by a plan: its stages and shards, its passes, its optimizer steps."""
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from common.clock import Clock, Span
 from common.errors import InputError
 from vocab_parallel.inputs.model import padded_vocabulary
 from vocab_parallel.plan.forward_only import forward_only
 from vocab_parallel.plan.methods import find
-from vocab_parallel.plan.plans import Plan, vocabulary_shards
-from vocab_parallel.run.checkpoint import State, load, save
-from vocab_parallel.run.clock import Clock, Span
+from vocab_parallel.plan.plans import Plan, layers_of, recomputed, vocabulary_shards
+from vocab_parallel.run.checkpoint import Loaded, State, load, save
 from vocab_parallel.run.data import load_tokens, sequences
-from vocab_parallel.run.executor import Batch, Executor, Holdings
+from vocab_parallel.run.ends import Batch, Holdings
+from vocab_parallel.run.executor import Executor
+from vocab_parallel.run.gradients import Gradients
+from vocab_parallel.run.hugging_face import start_from
 from vocab_parallel.run.input import InputShard
 from vocab_parallel.run.links import Groups
 from vocab_parallel.run.model import Stage
@@ -29,8 +33,7 @@ from vocab_parallel.run.weights import EMBEDDING, OUTPUT, Store, Weight
 EVALUATION_STEP = 2**31
 """Number of the batch that `evaluate` takes: no step of training reaches it."""
 
-_NEVER_ZERO = 1e-6
-"""Added to a norm that divides, as torch.nn.utils does."""
+_log = logging.getLogger(__name__)
 
 
 class Step(NamedTuple):
@@ -51,6 +54,8 @@ class Measures(NamedTuple):
     evaluation: float | None
     peak_bytes: int | None
     numerics: dict[str, float]
+    passed_over: tuple[str, ...] = ()
+    """Why later checkpoints than the one it went on from were not taken."""
 
 
 class Trainer:
@@ -58,12 +63,19 @@ class Trainer:
 
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.plan, self.device = job, job.plan, device
-        training, ranks = job.training, job.plan.schedule.ranks
-        self.groups = Groups(ranks, training.data_parallel, training.timeout_s, job.plan.tensor)
+        training, schedule = job.training, job.plan.schedule
+        self.groups = Groups(schedule, training.data_parallel, training.timeout_s, job.plan.tensor)
+        count = self.groups.warm(device)
+        if dist.get_rank() == 0:
+            _log.debug("rank 0 has %d communicators beside the world's, each used once", count)
         self.store = Store(getattr(torch, training.dtype), device, job.seed)
         self.held = hold(job.plan, self.groups, self.store)
+        if training.weights:
+            start_from(Path(training.weights), job.plan.model, self.store)
         self.ids = load_tokens(training.tokens, job.plan.model)
         self.clock = Clock(device)
+        self.store.pack()
+        self.gradients = Gradients(job.plan, self.groups, self.store)
         self.optimizer = make_optimizer(self.store, job)
         self.rules = rules = Rules(
             algorithm(job),
@@ -71,8 +83,8 @@ class Trainer:
             training.block,
             training.keep,
             training.kernel,
+            job.plan.model.logit_softcap,
         )
-        schedule = self.plan.schedule
         self.executor = Executor(schedule, self.groups, self.held, rules, self.clock)
         self.evaluator = Executor(
             forward_only(schedule), self.groups, self.held, rules, Clock(device)
@@ -87,8 +99,8 @@ class Trainer:
         dist.barrier()
         self.clock.begin()
         loss = self.executor.iterate(batches)
-        self._sum_gradients()
-        norm = self._clip()
+        self.gradients.sum()
+        norm = self.gradients.clip(self.job.training.clip)
         before = self.clock.now_ms()
         self.optimizer.step()
         self.store.refresh()
@@ -136,31 +148,6 @@ class Trainer:
         dist.all_reduce(total)
         return float(total)
 
-    def _sum_gradients(self) -> None:
-        """Sum tied matrices' gradients over first and last rank, then all over the replicas."""
-        tied = self.plan.model.tied and not self.plan.schedule.barriers
-        ends = {0, self.plan.schedule.place(self.plan.schedule.stages - 1)[0]}
-        if tied and len(ends) > 1 and self.groups.rank in ends:
-            dist.all_reduce(self.store.gradients[EMBEDDING], group=self.groups.ends)
-        if self.groups.data is not None:
-            for gradient in self.store.gradients.values():
-                dist.all_reduce(gradient, group=self.groups.data)
-
-    def _clip(self) -> float:
-        """Return the norm of the whole model's gradient; scale the gradient down to `clip`."""
-        squares = torch.zeros((), dtype=torch.float64, device=self.device)
-        copied = self.plan.model.tied and not self.plan.schedule.barriers and self.groups.rank > 0
-        for name, gradient in self.store.gradients.items():
-            counted = self.groups.team.place == 0 or self.store.weights[name].is_split
-            if counted and not (copied and name == EMBEDDING):
-                squares += gradient.double().square().sum()
-        dist.all_reduce(squares, group=self.groups.vocabulary)
-        norm, most = float(squares.sqrt()), self.job.training.clip
-        if most and norm > most:
-            for gradient in self.store.gradients.values():
-                gradient.mul_(most / (norm + _NEVER_ZERO))
-        return norm
-
 
 def hold(plan: Plan, groups: Groups, store: Store) -> Holdings:
     """Make a rank's stages and its rows of the vocabulary matrices."""
@@ -169,10 +156,9 @@ def hold(plan: Plan, groups: Groups, store: Store) -> Holdings:
     last = schedule.stages - 1
     made = []
     for stage in stages:
-        before = sum(plan.layers[:stage])
-        layers = range(before, before + plan.layers[stage])
+        layers, again = layers_of(plan, stage), recomputed(plan, stage)
         ends = {"first": stage == 0, "last": stage == last}
-        made.append(Stage(model, store, layers=layers, team=team, **ends))
+        made.append(Stage(model, store, layers=layers, team=team, again=again, **ends))
     shards = vocabulary_shards(plan)
     rows = padded_vocabulary(model.vocabulary, shards) // shards
     first = (groups.shard if schedule.barriers else team.place) * rows
@@ -228,10 +214,11 @@ def train(job: Job, device: torch.device, report: Callable[[int, float], None]) 
     """
     trainer, training = Trainer(job, device), job.training
     folder = Path(training.checkpoint) if training.checkpoint else None
-    first = load(trainer.state, folder) if folder else 0
+    fallback = training.checkpoint_fallback
+    loaded = load(trainer.state, folder, fallback=fallback) if folder else Loaded(0)
     numerics = trainer.check_output()
     done: list[Step] = []
-    for number in range(first, training.steps):
+    for number in range(loaded.step, training.steps):
         done.append(trainer.step(number))
         _check_finite(done[-1].loss, number)
         if dist.get_rank() == 0:
@@ -244,7 +231,7 @@ def train(job: Job, device: torch.device, report: Callable[[int, float], None]) 
     evaluation = trainer.evaluate()
     _check_finite(evaluation, training.steps)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-    own = Measures(first, done, evaluation, peak, numerics)
+    own = Measures(loaded.step, done, evaluation, peak, numerics, loaded.passed_over)
     every: list[Measures] = [own] * job.world
     dist.all_gather_object(every, own)
     return every

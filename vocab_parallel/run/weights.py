@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocab_parallel.inputs.model import Model
 from vocab_parallel.run.tensor import ALONE, Cut, Team, own_part
 
 _STD = 0.02
 _BLOCK_ROWS = 1024
+_ALIGNED = 64
+"""Numbers: where a gradient begins in the packed ones, so that products into it are fast."""
 
 EMBEDDING, OUTPUT, POSITION = "embedding", "output", "position"
 
@@ -38,30 +41,59 @@ class Weight(NamedTuple):
         return self.real >= 0 or (self.cut is not None and self.cut.size > 1)
 
 
-def layer_weights(number: int, hidden: int, wide: int, team: Team = ALONE) -> list[Weight]:
+def layer_weights(number: int, model: Model, team: Team = ALONE) -> list[Weight]:
     """Return this rank's weights of transformer layer `number`."""
     at, place = f"layer{number}.", {"place": team.place, "size": team.size}
-    heads, rows, columns = Cut(0, 3, **place), Cut(0, **place), Cut(1, **place)
-    own, narrow = hidden // team.size, wide // team.size
+    rows, columns, hidden = Cut(0, **place), Cut(1, **place), model.hidden
+    queries = model.heads * model.head // team.size
+    keys, narrow = model.groups * model.head // team.size, model.wide // team.size
+    inner = _attention_matrices(at, model, queries, keys, place)
+    found = [*norm_weights(model, at)]
+    for matrix in inner:
+        found += [matrix, *_bias(matrix, model, ("all", "qkv"))]
+    merge = Weight(at + "merge", (hidden, queries), cut=columns)
+    found += [merge, *_bias(merge, model, ("all",)), *norm_weights(model, at + "mlp_")]
+    for name in ("up", "gate") if model.gated else ("up",):
+        matrix = Weight(at + name, (narrow, hidden), cut=rows)
+        found += [matrix, *_bias(matrix, model, ("all",))]
+    down = Weight(at + "down", (hidden, narrow), cut=columns)
+    found += [down, *_bias(down, model, ("all",))]
+    for behind in ("attended_", "made_") if model.norms == 4 else ():
+        found += norm_weights(model, at + behind)
+    for name in ("query_scale", "key_scale") if model.qk_norm else ():
+        found.append(Weight(at + name, (model.head,), _scale_start(model)))
+    return found
+
+
+def _attention_matrices(
+    at: str, model: Model, queries: int, keys: int, place: dict[str, int]
+) -> list[Weight]:
+    """Return query, key and value in one matrix where they are of one size, else in two."""
+    if model.groups == model.heads:
+        return [Weight(at + "qkv", (3 * queries, model.hidden), cut=Cut(0, 3, **place))]
     return [
-        Weight(at + "scale", (hidden,), "ones"),
-        Weight(at + "shift", (hidden,), "zeros"),
-        Weight(at + "qkv", (3 * own, hidden), cut=heads),
-        Weight(at + "qkv_bias", (3 * own,), "zeros", cut=heads),
-        Weight(at + "merge", (hidden, own), cut=columns),
-        Weight(at + "merge_bias", (hidden,), "zeros"),
-        Weight(at + "mlp_scale", (hidden,), "ones"),
-        Weight(at + "mlp_shift", (hidden,), "zeros"),
-        Weight(at + "up", (narrow, hidden), cut=rows),
-        Weight(at + "up_bias", (narrow,), "zeros", cut=rows),
-        Weight(at + "down", (hidden, narrow), cut=columns),
-        Weight(at + "down_bias", (hidden,), "zeros"),
+        Weight(at + "query", (queries, model.hidden), cut=Cut(0, **place)),
+        Weight(at + "kv", (2 * keys, model.hidden), cut=Cut(0, 2, **place)),
     ]
 
 
-def norm_weights(hidden: int) -> list[Weight]:
-    """Return the weights of the norm before the output layer."""
-    return [Weight("norm_scale", (hidden,), "ones"), Weight("norm_shift", (hidden,), "zeros")]
+def _bias(matrix: Weight, model: Model, kinds: tuple[str, ...]) -> list[Weight]:
+    """Return a matrix' bias, if the model has it; behind a sum every rank holds it whole."""
+    if model.biases not in kinds:
+        return []
+    cut = matrix.cut if matrix.cut and matrix.cut.axis == 0 else None
+    return [Weight(matrix.name + "_bias", matrix.shape[:1], "zeros", cut=cut)]
+
+
+def norm_weights(model: Model, at: str) -> list[Weight]:
+    """Return the weights of a norm of the hidden state."""
+    scale = Weight(at + "scale", (model.hidden,), _scale_start(model))
+    shift = Weight(at + "shift", (model.hidden,), "zeros")
+    return [scale, shift] if model.norm == "layer" else [scale]
+
+
+def _scale_start(model: Model) -> Literal["zeros", "ones"]:
+    return "zeros" if model.norm_offset else "ones"
 
 
 def initial(weight: Weight, seed: int) -> Tensor:
@@ -112,10 +144,18 @@ class Store:
             self.gradients[weight.name] = torch.zeros_like(main)
         return self.values[weight.name]
 
-    def clear_gradients(self) -> None:
-        """Set all gradients to 0."""
+    def pack(self) -> None:
+        """Put all gradients, 0, behind each other into `flat`, so that few calls sum and scale."""
+        starts = [0]
         for gradient in self.gradients.values():
-            gradient.zero_()
+            starts.append(starts[-1] + -(-gradient.numel() // _ALIGNED) * _ALIGNED)
+        self.flat = torch.zeros(starts[-1], dtype=self.main_type, device=self.device)
+        for start, (name, gradient) in zip(starts, self.gradients.items(), strict=False):
+            self.gradients[name] = self.flat[start : start + gradient.numel()].view_as(gradient)
+
+    def clear_gradients(self) -> None:
+        """Set all gradients of a packed store to 0."""
+        self.flat.zero_()
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from vocab_parallel.plan.passes import Kind
 from vocab_parallel.plan.plans import Plan
-from vocab_parallel.simulate.memory import GIB, activations_over_time
+from vocab_parallel.simulate.activations import activations_over_time
+from vocab_parallel.simulate.memory import GIB
 from vocab_parallel.simulate.predict import Prediction
 
 if TYPE_CHECKING:

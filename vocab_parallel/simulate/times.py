@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from vocab_parallel.inputs.machine import Machine, at_sequence, between, width_factor
-from vocab_parallel.inputs.model import Model, layer_forward_flops, output_flops
+from vocab_parallel.inputs.model import Model, layers_forward_flops, output_flops
 from vocab_parallel.plan.dependencies import Link
+from vocab_parallel.plan.messages import ways
 from vocab_parallel.plan.methods import find
 from vocab_parallel.plan.passes import Kind
-from vocab_parallel.plan.plans import Plan, vocabulary_shards
+from vocab_parallel.plan.plans import Plan, layers_of, parameters, recomputed, vocabulary_shards
+from vocab_parallel.plan.play import Delays
 
 _HALF = 0.5
 """Share of a backward pass that is B where W is a pass of its own."""
@@ -22,10 +24,10 @@ _DENSE_FIXED_MS = 0.1
 
 
 class Times(NamedTuple):
-    """Durations in seconds: per rank the passes by (kind, chunk), and the links' delays."""
+    """Durations in seconds: per rank the passes by (kind, chunk), and the links' times."""
 
     passes: tuple[Mapping[tuple[Kind, int], float], ...]
-    delays: Mapping[Link, float]
+    delays: Delays
 
 
 def pass_times(plan: Plan) -> Times:
@@ -39,7 +41,8 @@ def _rank_times(plan: Plan, rank: int) -> dict[tuple[Kind, int], float]:
     times: dict[tuple[Kind, int], float] = {}
     for chunk in range(schedule.chunks):
         stage = schedule.stage(rank, chunk)
-        forward, sums = (seconds * plan.layers[stage] for seconds in _layer_parts(plan))
+        forward, sums = _layers_parts(plan, layers_of(plan, stage))
+        again = sum(sum(_layers_parts(plan, group)) for group in recomputed(plan, stage))
         forward, backward = forward + sums, 2 * forward + sums
         if schedule.barriers == 0:
             more = _whole_output(plan) if stage == schedule.stages - 1 else (0.0, 0.0)
@@ -47,25 +50,27 @@ def _rank_times(plan: Plan, rank: int) -> dict[tuple[Kind, int], float]:
             backward += _dense_gradient(plan) if stage == 0 else 0.0
         times["F", chunk] = forward
         times["B", chunk] = backward
-        if schedule.chunks == 2:
+        if schedule.split_backward:
             times["B", chunk] = times["W", chunk] = _HALF * backward
+        times["B", chunk] += again
     if schedule.barriers:
         times |= _vocabulary_times(plan)
     return times
 
 
-def layer_seconds(plan: Plan) -> float:
-    """Return the forward pass of one layer and micro-batch, slowed by overlapped collectives."""
-    return sum(_layer_parts(plan))
+def stage_seconds(plan: Plan, stage: int) -> float:
+    """Return the forward pass of a stage and micro-batch, slowed by overlapped collectives."""
+    return sum(_layers_parts(plan, layers_of(plan, stage)))
 
 
-def _layer_parts(plan: Plan) -> tuple[float, float]:
-    """Return a layer's own work and, in tensor parallelism, its two sums over the team."""
+def _layers_parts(plan: Plan, layers: range) -> tuple[float, float]:
+    """Return layers' own work and, in tensor parallelism, two sums a layer over the team."""
     machine, model = plan.machine, plan.model
     rate = at_sequence(machine, machine.layer_tflops, model.sequence)
     rate *= width_factor(model.hidden, machine.hidden_saturation) * 1e12
-    work = plan.batch_size * layer_forward_flops(model) / plan.tensor / rate * _overlap(plan)
-    return work, 2 * _all_reduce_seconds(plan, plan.tensor)
+    flops = layers_forward_flops(model, layers)
+    work = plan.batch_size * flops / plan.tensor / rate * _overlap(plan)
+    return work, 2 * len(layers) * _all_reduce_seconds(plan, plan.tensor)
 
 
 def _overlap(plan: Plan) -> float:
@@ -109,6 +114,10 @@ def _vocabulary_times(plan: Plan) -> dict[tuple[Kind, int], float]:
     }
     for part in range(schedule.output_parts):
         times["S", part] = s * total / schedule.output_parts
+    if schedule.output_parts == 2:
+        # The first part has the products and writes the logits, which the second reads once more.
+        logits = _tokens(plan) * plan.model.vocabulary / vocabulary_shards(plan)
+        times["S", 1] += 2 * plan.holdings.statistics_bytes * logits / (machine.memory_gb_s * 1e9)
     return times
 
 
@@ -122,27 +131,53 @@ def _dense_gradient(plan: Plan) -> float:
     return fixed * 1e-3 * _kilotokens(plan) + size / (plan.machine.embedding_gb_s * 1e9)
 
 
+def _tokens(plan: Plan) -> int:
+    return plan.batch_size * plan.model.sequence
+
+
 def _kilotokens(plan: Plan) -> float:
-    return plan.batch_size * plan.model.sequence / 1024
+    return _tokens(plan) / 1024
 
 
-def _delays(plan: Plan) -> dict[Link, float]:
-    """Return the links' delays; a collective over several machines runs at the network's rate."""
+def _delays(plan: Plan) -> dict[Link | tuple[int, int], float]:
+    """Return how long links are taken; what leaves a machine runs at the network's rate."""
     machine, model = plan.machine, plan.model
     ranks = plan.schedule.ranks * plan.tensor
     rate = _rate(machine, ranks)
-    activations = plan.batch_size * model.sequence * model.hidden
     all_reduce = _all_reduce_seconds(plan, ranks)
-    broadcast = 4 * (activations + plan.batch_size * model.sequence) / rate
-    statistics = 0.0 if plan.schedule.barriers == 0 else _STATISTICS_S
-    return {
-        "p2p": machine.p2p_ms * 1e-3 * _kilotokens(plan) * model.hidden / 3072,
+    broadcast = 4 * _tokens(plan) * (model.hidden + 1) / rate
+    p2p = machine.p2p_ms * 1e-3 * _kilotokens(plan) * model.hidden / 3072
+    far = max(p2p, 2 * _tokens(plan) * model.hidden / (machine.network_gb_s * 1e9))
+    found: dict[Link | tuple[int, int], float] = {
+        "p2p": p2p,
         "inputs": all_reduce,
         "hidden": broadcast,
-        "statistics": statistics,
-        "gradient": all_reduce + (statistics if plan.schedule.barriers == 1 else 0.0),
+        "statistics": 0.0 if plan.schedule.barriers == 0 else _STATISTICS_S,
+        "gradient": all_reduce,
         "input gradient": broadcast / 2,
     }
+    for source, target in ways(plan.schedule):
+        machines = {rank * plan.tensor // machine.node_ranks for rank in (source, target)}
+        if len(machines) == 2:
+            found[source, target] = far
+    return found
+
+
+def replica_seconds(plan: Plan) -> float:
+    """Return the sum of the gradients over the replicas, behind the last pass.
+
+    With the optimizer shared out, each replica gets the sum of its part and sends its weights out
+    (ZeRO-1, Rajbhandari et al. 2020, section 7): half of an all-reduce of each.
+    """
+    replicas = plan.holdings.replicas
+    if replicas == 1:
+        return 0.0
+    most = max(parameters(plan, rank) for rank in range(plan.schedule.ranks))
+    held = plan.holdings
+    back = held.value_bytes if held.shard_optimizer else held.gradient_bytes
+    size = (held.gradient_bytes + back) * most
+    rate = _rate(plan.machine, plan.schedule.ranks * plan.tensor * replicas)
+    return (replicas - 1) / replicas * size / rate
 
 
 def _rate(machine: Machine, ranks: int) -> float:
@@ -152,7 +187,7 @@ def _rate(machine: Machine, ranks: int) -> float:
 
 def _all_reduce_seconds(plan: Plan, ranks: int) -> float:
     """Return the sum of a micro-batch's hidden states, in 16 bit, over ranks."""
-    size = 2 * plan.batch_size * plan.model.sequence * plan.model.hidden
+    size = 2 * _tokens(plan) * plan.model.hidden
     return 2 * (ranks - 1) / ranks * size / _rate(plan.machine, ranks)
 
 

@@ -1,0 +1,1 @@
+"""What only reproduces the paper: its experiments, figures and claims; nothing else needs it."""

@@ -1,8 +1,0 @@
-"""The verb `profile`: this machine's devices measured into the profiles that plans are made from.
-
-Read `measure` (the files), `layers` (times), `memory`. Importing this loads no torch.
-"""
-
-from metis.measure.measure import measure
-
-__all__ = ["measure"]

@@ -1,0 +1,2 @@
+GPUS=$(nvidia-smi -L | wc -l)
+torchrun --nproc_per_node $GPUS pretrain_gpt.py --num-layers 24 --hidden-size 1024 --num-attention-heads 16 --seq-length 512 --micro-batch-size 4 --vocab-size 30522

@@ -1,0 +1,1 @@
+"""The reproduction of the paper: its experiments, published figures, claims, tables, figures."""
