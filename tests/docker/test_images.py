@@ -58,7 +58,7 @@ class Image:
             container.remove(force=True)
 
 
-@pytest.fixture(scope="module", params=[p for p in PACKAGES if (ROOT / p / "cli.py").exists()])
+@pytest.fixture(scope="module", params=[p for p in PACKAGES if (ROOT / p / "artifact.py").exists()])
 def image(request: pytest.FixtureRequest, engine: Any, build: Callable[[str], str]) -> Image:
     name = request.param.replace("vocab_parallel", "vocab")
     return Image(engine.client, request.param, build(name))
