@@ -173,6 +173,7 @@ def measured_figures(folder: Folder, records: Sequence[Record]) -> list[Figure]:
                 said,
                 note="Bars: measured on this machine, models and batch scaled to its devices."
                 " Markers: published (orion), faults of the logs mended.",
+                marked="published",
             )
         )
     return made

@@ -1,26 +1,18 @@
 """Megatron's launch scripts, arguments and layouts as ours, and its parallel layers beside ours."""
 
-import json
-import random
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from common.errors import InputError
 from common.ranks import run_ranks
-from vocab_parallel.inputs.arguments import Given, lists, read_arguments
+from vocab_parallel.inputs.arguments import lists, read_arguments
 from vocab_parallel.inputs.experiment import Experiment, Training
 from vocab_parallel.inputs.family import from_config
-from vocab_parallel.inputs.layout import given_stages, stage_layers
 from vocab_parallel.inputs.megatron import read_megatron
 from vocab_parallel.inputs.megatron_model import given_model
 from vocab_parallel.inputs.model import Model, layer_parameters
-from vocab_parallel.inputs.tokenizer import padded_size
 from vocab_parallel.plan.plans import make_plan
 from vocab_parallel.run.megatron import cross_check
 
@@ -183,111 +175,6 @@ def test_a_launch_script_becomes_an_experiment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "layers"),
-    [
-        ("Ettt|ttL", (3, 2)),
-        ("E|t*4|L", (0, 4, 0)),
-        ("E|(tt|)*3L", (0, 2, 2, 2, 0)),
-        ("Et|*3tL", (1, 0, 0, 1)),
-    ],
-)
-def test_layouts(layout: str, layers: tuple[int, ...]) -> None:
-    assert stage_layers(layout, sum(layers), len(layers)) == (1, layers)
-    assert stage_layers(layout, sum(layers), 1) == (len(layers), layers)
-
-
-def test_virtual_stages_are_planned() -> None:
-    for name, layers in (("virtual.sh", (2,) * 8), ("virtual_layout.sh", (4,) * 4)):
-        found = read_megatron(Experiment(name="mega"), SCRIPTS / name)
-        assert found.pipeline.virtual_stages == 2
-        assert make_plan(found, "interleaved-vocab-2").layers == layers
-
-
-@pytest.mark.parametrize(
-    "layout",
-    ["t|tL", "Et|t", "Emt|tL", "Et|t|L", "E|t|t|t|L", "EEt|tL", "Et*9999999|tL", "(t*9|)*99999"],
-)
-def test_layouts_that_are_none_are_refused(layout: str) -> None:
-    with pytest.raises(InputError, match="layout"):
-        stage_layers(layout, 2, 2)
-
-
-@needs_megatron
-@pytest.mark.slow
-@settings(deadline=None)
-@given(
-    layers=st.integers(1, 40),
-    stages=st.integers(2, 8),
-    first=st.none() | st.integers(1, 9),
-    last=st.none() | st.integers(1, 9),
-    embedding=st.booleans(),
-    loss=st.booleans(),
-    virtual=st.integers(1, 3),
-)
-def test_stages_hold_what_megatron_core_gives_them(
-    layers: int,
-    stages: int,
-    first: int | None,
-    last: int | None,
-    embedding: bool,
-    loss: bool,
-    virtual: int,
-) -> None:
-    used = {
-        "--decoder-first-pipeline-num-layers": first,
-        "--decoder-last-pipeline-num-layers": last,
-        "--account-for-embedding-in-pipeline-split": "" if embedding else None,
-        "--account-for-loss-in-pipeline-split": "" if loss else None,
-        "--num-virtual-stages-per-pipeline-rank": virtual if virtual > 1 else None,
-    }
-    asked = Given({name: str(value) for name, value in used.items() if value is not None})
-    theirs = megatron_stages(layers, stages, first, last, embedding, loss, virtual)
-    try:
-        each = layers // stages // virtual
-        ours = given_stages(asked, layers, stages).layers or (each,) * (stages * virtual)
-    except InputError:
-        ours = None
-    assert ours == theirs
-
-
-def megatron_stages(
-    layers: int,
-    stages: int,
-    first: int | None,
-    last: int | None,
-    embedding: bool,
-    loss: bool,
-    virtual: int,
-) -> tuple[int, ...] | None:
-    """Return what megatron-core builds on every stage; None where it refuses."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of kernels that it would take on a GPU
-        from megatron.core.transformer.transformer_block import get_num_layers_to_build
-        from megatron.core.transformer.transformer_config import TransformerConfig
-
-        try:
-            config = TransformerConfig(
-                num_layers=layers,
-                hidden_size=8,
-                num_attention_heads=2,
-                pipeline_model_parallel_size=stages,
-                pipeline_dtype=torch.float32,
-                num_layers_in_first_pipeline_stage=first,
-                num_layers_in_last_pipeline_stage=last,
-                account_for_embedding_in_pipeline_split=embedding,
-                account_for_loss_in_pipeline_split=loss,
-                virtual_pipeline_model_parallel_size=virtual if virtual > 1 else None,
-            )
-            return tuple(
-                get_num_layers_to_build(config, chunk if virtual > 1 else None, rank)
-                for chunk in range(virtual)
-                for rank in range(stages)
-            )
-        except (AssertionError, ValueError):
-            return None
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [
         ("--recompute-granularity full", "--recompute-method none, expected uniform or block"),
@@ -359,56 +246,6 @@ def test_flags_equal_signs_and_the_last_of_two_are_read() -> None:
     found = read_arguments(["--lr", "1", "--bf16", "--lr=2", "--profile-ranks", "0", "1"])
     assert found.used == {"--lr": "2", "--bf16": ""}
     assert found.aside == ("--profile-ranks",)
-
-
-def sentencepiece(pieces: int) -> bytes:
-    """Return a model file by the protocol buffer's wire format: pieces, then another field."""
-    each = [
-        b"\x0a\x02" + bytes(random.Random(k).choices(range(65, 90), k=2)) for k in range(pieces)
-    ]
-    return b"".join(b"\x0a" + bytes([len(p)]) + p for p in each) + b"\x12\x03abc"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "rows"),
-    [
-        ("--vocab-size 50257", 50304),
-        ("--vocab-size 50304", 50304),
-        ("--vocab-size 128256 --tokenizer-type NullTokenizer", 128384),
-        ("--vocab-size 100 --make-vocab-size-divisible-by 8", 104),
-        ("--padded-vocab-size 777", 777),
-        ("--tokenizer-type GPT2BPETokenizer --vocab-file gpt2.json", 384),
-        ("--vocab-file gpt2.json", 384),
-        ("--tokenizer-type HuggingFaceTokenizer --tokenizer-model hf", 256),
-        ("--tokenizer-type Llama2Tokenizer --tokenizer-model sp.model", 512),
-        ("--tokenizer-type Llama2Tokenizer --tokenizer-model gone --vocab-size 9", 128),
-    ],
-)
-def test_the_vocabulary_is_counted_and_padded(tmp_path: Path, arguments: str, rows: int) -> None:
-    (tmp_path / "gpt2.json").write_text(json.dumps({f"t{i}": i for i in range(257)}))
-    (tmp_path / "hf").mkdir()
-    tokens = [{"content": "t1"}, *({"content": f"<{i}>"} for i in range(6))]
-    about = {"model": {"vocab": {f"t{i}": i for i in range(250)}}, "added_tokens": tokens}
-    (tmp_path / "hf/tokenizer.json").write_text(json.dumps(about))
-    (tmp_path / "sp.model").write_bytes(sentencepiece(400))
-    assert padded_size(read_arguments(arguments.split()), 1, tmp_path) == rows
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "--vocab-size is not given"),
-        ("--tokenizer-type NullTokenizer", "--vocab-size is not given"),
-        ("--tokenizer-type Llama2Tokenizer --tokenizer-model bad", "no file of a Llama2Tokenizer"),
-        ("--tokenizer-type HuggingFaceTokenizer --tokenizer-model bad", "no file of a Hugging"),
-        ("--tokenizer-type Odd --vocab-size 4", "--tokenizer-type Odd is not read here"),
-        ("--tokenizer-type HuggingFaceTokenizer", "--tokenizer-model is not given"),
-    ],
-)
-def test_a_vocabulary_is_never_guessed(tmp_path: Path, arguments: str, message: str) -> None:
-    (tmp_path / "bad").write_bytes(b"\xff{")
-    with pytest.raises(InputError, match=message):
-        padded_size(read_arguments(arguments.split()), 1, tmp_path)
 
 
 @needs_megatron
