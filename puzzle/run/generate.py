@@ -2,7 +2,8 @@
 
 Blocks of `decode_micro_batch` sequences go round the ring of stages; prompts enter in parts of
 `prefill_micro_batch`. The last stage tells each block's new tokens to all stages, so every stage
-knows where text ends, and a block whose answers have all ended is passed over by all alike.
+knows where text ends, and a block whose answers have all ended is passed over by all alike: one
+place later than it could be, so that the host reads of it what the device has found by then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from puzzle.inputs.ppo import Sampling
 from puzzle.inputs.workload import Workload
 from puzzle.run.decode import Decoding, StaticStep
+from puzzle.run.flag import Flag
 from puzzle.run.groups import Groups
 from puzzle.run.layers import Cache
 from puzzle.run.links import Directions, Sender, post
@@ -69,11 +71,18 @@ class _Block:
     """One micro-batch on one stage."""
 
     def __init__(
-        self, stage: Stage, prompts: Prompts, length: int, dtype: torch.dtype, *, cuts: bool
+        self,
+        stage: Stage,
+        prompts: Prompts,
+        length: int,
+        dtype: torch.dtype,
+        *,
+        pad: int,
+        cuts: bool,
     ) -> None:
         n, prompt = prompts.ids.shape
         self.prompts = prompts
-        self.ids = torch.cat([prompts.ids, prompts.ids.new_zeros(n, length - prompt)], 1)
+        self.ids = torch.cat([prompts.ids, prompts.ids.new_full((n, length - prompt), pad)], 1)
         self.valid = torch.cat([prompts.valid, prompts.valid.new_zeros(n, length - prompt)], 1)
         kind = torch.float64 if dtype == torch.float64 else torch.float32
         self.log_probs = torch.zeros(n, length - prompt, dtype=kind, device=prompts.ids.device)
@@ -82,6 +91,9 @@ class _Block:
         self.kept = bits.to(prompts.ids.device).repeat(n, length - prompt, 1)
         self.cache: Cache = stage.new_cache(n, length, dtype)
         self.ended = torch.zeros(n, dtype=torch.bool, device=prompts.ids.device)
+        self.all_ended: list[Flag] = []
+        """Of the last two places that were drawn."""
+        self.over = False
         self.hidden: list[Tensor] = []
         self.step: StaticStep | None = None
 
@@ -114,8 +126,10 @@ class Generator:
         self.sender = Sender(self.directions)
         size = self.work.decode_micro_batch
         parts = zip(*(x.split(size) for x in prompts), strict=True)
-        length, cuts = self.work.length, self.sampling.cuts
-        blocks = [_Block(self.stage, Prompts(*p), length, self.dtype, cuts=cuts) for p in parts]
+        length, pad, cuts = self.work.length, self.special.pad, self.sampling.cuts
+        blocks = [
+            _Block(self.stage, Prompts(*p), length, self.dtype, pad=pad, cuts=cuts) for p in parts
+        ]
         for block in blocks:
             self._prefill(block)
         for begin in range(self.work.prompt, self.work.length - 1):
@@ -192,20 +206,22 @@ class Generator:
         self._note(block, tokens, place)
 
     def _next_tokens(self, block: _Block, place: int) -> bool:
-        """Have the tokens of a place; say whether any answer of the block goes on."""
-        if place > self.work.prompt and self.sampling.stop_at_end and bool(block.ended.all()):
+        """Have the tokens of a place; say whether those after them are drawn."""
+        if block.over:
             return False  # the last stage has drawn none
         if not self.stage.last:
             tokens = torch.empty_like(block.prompts.numbers)
             post(self.directions, self.end, tokens).wait()
             self._note(block, tokens, place)
-        return not (self.sampling.stop_at_end and bool(block.ended.all()))
+        block.over = len(block.all_ended) > 1 and block.all_ended[-2].read()
+        return not block.over
 
     def _note(self, block: _Block, tokens: Tensor, place: int) -> None:
         block.ids[:, place] = tokens
         block.valid[:, place] = (~block.ended).to(block.valid.dtype)
         if self.sampling.stop_at_end:
             block.ended |= self.special.ending(tokens)
+            block.all_ended = [*block.all_ended[-1:], Flag(block.ended.all())]
 
     def _whole(self, logits: Tensor) -> Tensor:
         """Return the logits of the whole vocabulary on every slice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -16,11 +17,27 @@ from puzzle.run.stage import Stage, Tokens
 
 
 class Seen:
-    """What a step's losses came to on this rank, summed over mini-batches and epochs."""
+    """What a step's losses came to on this rank, summed over mini-batches and epochs.
+
+    Sums stay on the device while passes run: each one read would hold the host until its pass ends.
+    """
 
     def __init__(self) -> None:
-        self.losses = {"actor": 0.0, "critic": 0.0}
-        self.entropy = self.clipped = 0.0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, part: Tensor) -> None:
+        """Add a part of a sum."""
+        part = part.detach().double()
+        self.sums[name] = self.sums[name] + part if name in self.sums else part
+
+    def read(self) -> dict[str, float]:
+        """Return the sums, 0 where there were no parts."""
+        told = dict.fromkeys(("actor", "critic", "entropy", "clipped"), 0.0)
+        if self.sums:
+            told |= dict(
+                zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True)
+            )
+        return told
 
 
 def rows_of(experience: Experience, rows: slice) -> Experience:
@@ -58,7 +75,7 @@ class Losses:
         rows = slice(batch * len(y), (batch + 1) * len(y))
         part = rows_of(self.experience, rows)
         loss = self._actor(batch, y, part, rows) if model == "actor" else self._critic(y, part)
-        self.seen.losses[model] += float(loss.detach())
+        self.seen.add(model, loss)
         return loss
 
     def _critic(self, y: Tensor, part: Experience) -> Tensor:
@@ -82,8 +99,8 @@ class Losses:
             loss = loss + self.kl_weight * apart
         if entropies is not None:
             entropy = share_of_mean(entropies[:, -answer:], part.mask, ppo.loss_mean, totals)
-            self.seen.entropy += float(entropy.detach())
+            self.seen.add("entropy", entropy)
             loss = loss - ppo.entropy * entropy
         clipped = clipped_tokens(new.detach(), part.old, part.mask, ppo)
-        self.seen.clipped += float(clipped) / totals.tokens
+        self.seen.add("clipped", clipped.double() / totals.tokens)
         return loss

@@ -42,7 +42,7 @@ def summed(
         own = {key: float(x.double().sum()) for key, x in zip(own, found, strict=True)}
     mine = seen if place.slice == 0 else Seen()
     own |= dict(zip(("failed", "asked"), map(float, scored), strict=True))
-    own |= mine.losses | {"entropy": mine.entropy, "clipped": mine.clipped}
+    own |= mine.read()
     tells = groups.last and place.replica == place.slice == 0
     for name in _MOMENTS:
         moments: Moments = getattr(adapted, name) if tells else Moments()

@@ -318,7 +318,8 @@ class Trainer:
     def texts(self, answers: Answers) -> list[str]:
         """Return the answers as text."""
         begin = self.plan.work.prompt
-        rows = zip(answers.ids[:, begin:], answers.valid[:, begin:].bool(), strict=True)
+        ids, valid = answers.ids[:, begin:].cpu(), answers.valid[:, begin:].bool().cpu()
+        rows = zip(ids, valid, strict=True)
         return [self.tokenizer.decode(ids[valid].tolist()) for ids, valid in rows]
 
     # Stage 3

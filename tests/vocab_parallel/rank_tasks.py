@@ -8,8 +8,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from tests.ordered.group import Ordered
+from tests.ordered.host_waits import HostWaits
 from tests.ordered.lanes import Beside
-from tests.vocab_parallel.host_waits import HostWaits
 from vocab_parallel.run.settings import Job
 from vocab_parallel.run.sharded_ends import ShardedEnds
 from vocab_parallel.run.tensor import Cut, joined

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.ranks import run_ranks
-from tests.vocab_parallel.host_waits import HostWaits
+from tests.ordered.host_waits import HostWaits
 from tests.vocab_parallel.rank_tasks import host_waits
 from tests.vocab_parallel.test_run_equality import job
 from vocab_parallel.plan.methods import METHODS
