@@ -32,7 +32,7 @@ class Seen:
 
     def read(self) -> dict[str, float]:
         """Return the sums, 0 where there were no parts."""
-        told = dict.fromkeys(("actor", "critic", "entropy", "clipped"), 0.0)
+        told: dict[str, float] = dict.fromkeys(("actor", "critic", "entropy", "clipped"), 0.0)
         if self.sums:
             told |= dict(
                 zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True)
