@@ -254,8 +254,10 @@ def test_ctrl_c_prints_the_best_plan_so_far_and_exits_130(tmp_path: Path) -> Non
     shown, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert time.monotonic() - pressed < 10
-    assert "above the best" in shown
     path = tmp_path / "results/metis/plans/pool.optimal.interrupted.json"
     plan = msgspec.json.decode(path.read_bytes())
+    # Two seconds of a busy machine may be too few for a bound; then that is said.
+    bounded = plan["lower_bound_ms"] > 0
+    assert ("above the best" if bounded else "nothing is proven yet") in shown
     assert plan["lower_bound_ms"] <= plan["cost_ms"]
     assert plan["question"] == ""
