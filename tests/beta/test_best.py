@@ -45,6 +45,7 @@ def found_by(problem: Problem, name: str) -> Placement | None:
         return None
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(tiny_problems())
 def test_the_default_is_the_best_of_all_placements_where_they_can_be_tried(problem: Problem):

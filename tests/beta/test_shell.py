@@ -107,6 +107,7 @@ def test_points_that_cannot_be_served_leave_the_others_and_the_report_whole(tmp_
     assert "Ray did not start" in (tmp_path / "results/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_product_works_without_its_paper(tmp_path: Path):
     for package in ("beta", "common"):
         shutil.copytree(ROOT / package, tmp_path / package)

@@ -19,6 +19,7 @@ CASES = {
     "puzzle": ("align-7b-7b",),
     "vocab_parallel": ("multilingual-8",),
 }
+FAST = ("metis", "vocab_parallel")  # the others have larger kernels to compile first
 WITHOUT = """
 import sys
 
@@ -36,7 +37,9 @@ main(import_module(package + ".artifact").ARTIFACT)
 
 
 @pytest.mark.timeout(600)  # kernels may have to be compiled first
-@pytest.mark.parametrize("package", CASES)
+@pytest.mark.parametrize(
+    "package", [pytest.param(p, marks=() if p in FAST else pytest.mark.slow) for p in CASES]
+)
 def test_plan_and_simulate_need_neither_torch_nor_ray(package: str, tmp_path: Path):
     if not (ROOT / package).exists():
         pytest.skip("an image has one package")

@@ -222,6 +222,7 @@ def test_making_an_array_in_a_bare_function_is_a_compile_time_error():
         zeros(3)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_product_works_with_the_paper_taken_out(tmp_path: Path):
     for package in ("common", "helix"):

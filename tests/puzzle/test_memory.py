@@ -88,13 +88,13 @@ def job(
 
 FEW = (
     (("111", "111"), "sequential", 4, "float32"),
-    (("111", "111"), "merged", 1, "bfloat16"),
-    (("211", "121"), "merged", 2, "float32"),
     (("211", "211"), "fused", 2, "bfloat16"),
     (("111", "111"), "merged", 8, "float32", Savings(recompute=True)),
     (("112", "112"), "sequential", 2, "bfloat16", Savings(shard_optimizer=True)),
 )
 MANY = (
+    (("111", "111"), "merged", 1, "bfloat16"),
+    (("211", "121"), "merged", 2, "float32"),
     (("111", "111"), "merged", 16, "float32"),
     (("111", "111"), "sequential", 2, "float64"),
     (("112", "121"), "sequential", 2, "bfloat16"),

@@ -111,6 +111,7 @@ def test_a_suite_draws_only_the_quick_experiment() -> None:
         assert all("drawn" in case.marks for case in cases if case.verb == "simulate")
 
 
+@pytest.mark.slow
 def test_the_product_works_without_its_paper(tmp_path: Path) -> None:
     for package in ("common", "vocab_parallel"):
         shutil.copytree(
