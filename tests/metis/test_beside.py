@@ -27,7 +27,9 @@ def large_pool(seed: int):
     return pool(*nodes, layers=draw.choice([12, 26]), batch=60, time_limit_s=8.0)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2))]
+)
 def test_the_default_is_no_worse_than_wider_beyond_32_devices(seed: int) -> None:
     asked = large_pool(seed)
     problem = problem_of(asked)
