@@ -24,7 +24,7 @@ def check(*words: str, out: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_without_a_gpu_it_says_what_it_would_do(tmp_path: Path):
     done = check("tests/gpu", out=tmp_path)
     assert done.returncode == 2

@@ -11,7 +11,7 @@ from metis.run import Training, launch
 from metis.run.settings import RunResult
 from tests.metis.toy_plans import MODEL, make_plan
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 FLOAT64 = Training(dtype="float64", timeout_s=60)
 ALONE = make_plan([(1, 1, 5, (4,))])

@@ -16,7 +16,7 @@ from metis.run.measure.memory import MB, layer_memory
 from metis.run.model import Place, build
 from metis.run.parallel import TensorGroup
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 H, T, V, A = 8, 6, 11, 2
 MODEL = Model(layers=5, hidden_size=H, sequence_length=T, vocabulary=V, heads=A, global_batch=4)

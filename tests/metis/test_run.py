@@ -19,7 +19,7 @@ from metis.run.weights import weights
 from metis.simulate import one_forward_one_backward
 from tests.metis.toy_plans import MODEL, make_plan
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 FLOAT64 = Training(dtype="float64", timeout_s=60)
 STEPS = 3

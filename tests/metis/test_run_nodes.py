@@ -16,7 +16,7 @@ from metis.inputs.model import Model
 from metis.plan.answer import write_launch
 from tests.metis.toy_plans import make_plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 MODEL = Model(layers=4, hidden_size=8, sequence_length=4, vocabulary=7, heads=2, global_batch=4)

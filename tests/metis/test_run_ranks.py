@@ -14,7 +14,7 @@ from metis.inputs.model import Model
 from metis.run import RunResult, Training, launch
 from tests.metis.toy_plans import make_plan
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """

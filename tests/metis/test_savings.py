@@ -75,7 +75,7 @@ SAVING = saving([(3, 1, 2, (1, 2, 1)), (1, 2, 3, (4,))], "full", "selective")
 FLOAT64 = {"dtype": "float64", "timeout_s": 60}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_plan_that_saves_memory_trains_as_one_process_does() -> None:
     oracle = pytest.importorskip("tests.metis.test_run")
     training = oracle.Training(**FLOAT64, clip=0.5)
