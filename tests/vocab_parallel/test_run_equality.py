@@ -123,6 +123,7 @@ def test_layers_that_are_computed_again_train_alike() -> None:
         job("zb-h1-vocab-1", 2, 3, recompute="block", recompute_layers=2),
         job("interleaved", 2, 3, recompute="uniform"),
         job("v-half-vocab-2", 2, 3, recompute="every", recompute_layers=2),
+        job("zb-v-vocab-2", 2, 3, recompute="block", recompute_layers=1),
         job("vocab-1", 1, 3, tensor=2, recompute="every", recompute_layers=3),
     ]
     theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)

@@ -26,6 +26,9 @@ MethodName = Literal[
     "zb-h1",
     "zb-h1-vocab-1",
     "zb-h1-vocab-2",
+    "zb-v",
+    "zb-v-vocab-1",
+    "zb-v-vocab-2",
 ]
 Arithmetic = Literal["stable", "published"]
 Dtype = Literal["float32", "float64", "bfloat16"]
@@ -53,8 +56,8 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Chunks of layers that every rank holds by an interleaved method (v); 0: by auto the fastest
     of 2 to 8 that fits, by a named method 2."""
     layers: tuple[int, ...] = ()
-    """Layers of every stage in pipeline order (V-Half has 2p stages, an interleaved method v x p);
-    empty: by the method."""
+    """Layers of every stage in pipeline order (2p stages of V-Half or ZB-V, v x p of an interleaved
+    method); empty: by the method."""
     final_stage_layers: int | None = None
     """redis: layers left on the last stage; unset: by the min-max rule."""
     forward_cost: float = 1.0

@@ -26,8 +26,8 @@ USUAL_VIRTUAL = 2
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A pipeline that can be simulated and trained by.
 
-    `layers` has the transformer layers of every stage in pipeline order (2p of V-Half, vp of an
-    interleaved method).
+    `layers` has the transformer layers of every stage in pipeline order (2p of V-Half and ZB-V, vp
+    of an interleaved method).
     """
 
     schema: Literal["vocab-plan/2"] = "vocab-plan/2"
