@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.ranks import run_ranks
-from tests.vocab_parallel.rank_tasks import Outcome, train_jobs
+from tests.vocab_parallel.rank_tasks import Outcome, train_and_check, train_jobs
 from tests.vocab_parallel.reference import Trained, train_plainly
 from vocab_parallel.inputs.experiment import Experiment, Pipeline, Training
 from vocab_parallel.inputs.model import Model
@@ -29,11 +29,14 @@ def job(
     tied: bool = False,
     tensor: int = 1,
     layers: int = 8,
+    vocabulary: int = 53,
     **training: Any,
 ) -> Job:
     experiment = Experiment(
         name="equal",
-        model=Model(layers=layers, hidden=16, heads=2, sequence=6, vocabulary=53, tied=tied),
+        model=Model(
+            layers=layers, hidden=16, heads=2, sequence=6, vocabulary=vocabulary, tied=tied
+        ),
         pipeline=Pipeline(ranks=p, batches=m, tensor_parallel=tensor),
         training=Training(
             **{"dtype": "float64", "steps": 5, "clip": 0.5, "timeout_s": 200.0} | training
@@ -90,6 +93,16 @@ def test_three_ranks_and_batches_and_layers_that_do_not_divide() -> None:
             assert_equal(ours, theirs)
         except AssertionError as error:
             raise AssertionError(f"{one.plan.method}: {error}") from error
+
+
+@pytest.mark.parametrize("vocabulary", [1, 3])
+def test_ranks_without_a_row_of_the_vocabulary_train_alike(vocabulary: int) -> None:
+    methods = ("vocab-2", "interlaced", "zb-v-vocab-1")
+    jobs = [job(method, 4, 3, vocabulary=vocabulary, steps=2) for method in methods]
+    theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
+    for ours, errors in run_ranks(train_and_check, 4, jobs, timeout_s=200.0)[0]:
+        assert_equal(ours, theirs)
+        assert max(errors.values()) < 1e-12
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,11 @@ def check(plan: Plan, where: str = "plan") -> None:
         raise InputError(
             f"{where}: a schedule of {barriers} barriers, which is none of method {plan.method}"
         )
+    if plan.schedule.method != plan.method:
+        raise InputError(
+            f"{where}: schedule.method is {plan.schedule.method!r}, expected {plan.method!r}, the"
+            " plan's own"
+        )
     faults = find_faults(plan.schedule)
     if faults:
         raise InputError(f"{where}: {len(faults)} faults, the first: {faults[0]}")
