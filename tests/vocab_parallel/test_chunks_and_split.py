@@ -176,6 +176,17 @@ def test_as_many_virtual_stages_as_are_asked_for_are_planned() -> None:
         Pipeline(virtual_stages=-1)
 
 
+@pytest.mark.parametrize("layers", [9, 12, 15])
+def test_of_fewer_layers_than_chunks_some_chunks_have_none(layers: int) -> None:
+    """So that a rank with two layers is fed as early as where all have two."""
+    experiment = with_field(examples()["multilingual-8"], "model.layers", layers)
+    plan = make_plan(experiment, "zb-v-vocab-1")
+    assert plan.layers == (0,) * (16 - layers) + (1,) * layers
+    one_chunk = make_plan(experiment, "zb-h1-vocab-1")
+    assert predict(plan).iteration_s < predict(one_chunk).iteration_s
+    assert all(found.plan for found in compare(experiment))
+
+
 def test_auto_takes_the_fastest_number_of_virtual_stages() -> None:
     base = with_field(examples()["multilingual-8"], "model.layers", 48)
     base = with_field(base, "pipeline.batches", 16)

@@ -95,6 +95,15 @@ def test_three_ranks_and_batches_and_layers_that_do_not_divide() -> None:
             raise AssertionError(f"{one.plan.method}: {error}") from error
 
 
+def test_chunks_without_a_layer_train_alike() -> None:
+    methods = ("v-half-vocab-1", "interleaved", "zb-v", "zb-v-vocab-2")
+    jobs = [job(method, 3, 4, layers=4, steps=2) for method in methods]
+    assert {one.plan.layers for one in jobs} == {(0, 0, 1, 1, 1, 1), (0, 1, 1, 1, 1, 0)}
+    theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
+    for ours in train(jobs):
+        assert_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("vocabulary", [1, 3])
 def test_ranks_without_a_row_of_the_vocabulary_train_alike(vocabulary: int) -> None:
     methods = ("vocab-2", "interlaced", "zb-v-vocab-1")

@@ -7,15 +7,16 @@ number of layers left on the last stage.
 from common.errors import InputError
 
 
-def shared_layers(layers: int, stages: int, *, whole_output: bool) -> tuple[int, ...]:
+def shared_layers(layers: int, stages: int, *, ranks: int, whole_output: bool) -> tuple[int, ...]:
     """Return layers per stage, as evenly as they go.
 
     What does not divide goes to the later stages, which hold fewer micro-batches, one layer each;
-    the last one is left out where it has the whole output layer. Refuses fewer layers than stages.
+    the last one is left out where it has the whole output layer. Refuses fewer layers than ranks;
+    of several stages a rank has, some may stay without.
     """
-    if layers < stages:
+    if layers < ranks:
         raise InputError(
-            f"{layers} layers cannot fill {stages} stages; use fewer pipeline.ranks, or give"
+            f"{layers} layers cannot fill {ranks} ranks; use fewer pipeline.ranks, or give"
             " pipeline.layers with 0 for a stage without"
         )
     each, more = divmod(layers, stages)

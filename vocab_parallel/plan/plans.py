@@ -62,7 +62,7 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
         layers = redistributed_layers(model.layers, stages, output_in_layers(model), override=kept)
     else:
         whole = chosen.output == "whole"
-        layers = shared_layers(model.layers, stages, whole_output=whole)
+        layers = shared_layers(model.layers, stages, ranks=pipeline.ranks, whole_output=whole)
     return Plan(
         experiment=experiment.name,
         method=method,
