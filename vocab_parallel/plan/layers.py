@@ -65,7 +65,7 @@ def redistributed_layers(
         return (layers,)
     if not 0 <= final <= layers - (stages - 1):
         raise InputError(
-            f"final_stage_layers is {final}, expected 0 to {layers - stages + 1}"
+            f"pipeline.final_stage_layers is {final}, expected 0 to {layers - stages + 1}"
             f" ({layers} layers, one or more on each of the other {stages - 1} stages)"
         )
     each, more = divmod(layers - final, stages - 1)
