@@ -7,18 +7,9 @@ import pytest
 import torch
 
 from tests.gpu.conftest import ROOT, Ask, Told
+from vocab_parallel.plan.methods import METHODS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(400)]
-METHODS = (
-    "baseline",
-    "redis",
-    "vocab-1",
-    "vocab-2",
-    "interlaced",
-    "naive",
-    "v-half",
-    "v-half-vocab-1",
-)
 
 
 def run(ask: Ask, ranks: int, backend: str, *changes: str) -> dict[str, float]:

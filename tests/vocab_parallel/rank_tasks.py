@@ -31,6 +31,14 @@ def train_jobs(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
     return [_train(job) for job in jobs]
 
 
+def train_and_check(
+    rank: int, report: object, jobs: list[Job]
+) -> list[tuple[Outcome, dict[str, float]]]:
+    """Do the same, and return the errors of the sharded output layer beside it."""
+    cpu = torch.device("cpu")
+    return [(_train(job), Trainer(job, cpu).check_output()) for job in jobs]
+
+
 def train_jobs_beside(rank: int, report: object, jobs: list[Job]) -> list[Outcome]:
     """Do the same with the statistics on a stream of their own, as on CUDA."""
     return [_train(job, beside=True) for job in jobs]

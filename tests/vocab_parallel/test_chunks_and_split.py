@@ -1,8 +1,11 @@
-"""Interleaved 1F1B and ZB-H1: their orders, their bubbles, and vocabulary passes put into them."""
+"""Interleaved 1F1B, ZB-H1, ZB-V: their orders and bubbles, and vocabulary passes put into them."""
+
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.pipelining.schedules import ScheduleZBVZeroBubble
 
 from common.artifact import with_field
 from common.errors import InputError
@@ -17,11 +20,13 @@ from vocab_parallel.plan.plans import make_plan
 from vocab_parallel.plan.play import play
 from vocab_parallel.plan.posts import actions
 from vocab_parallel.plan.show import told
+from vocab_parallel.simulate.activations import activations_over_time
 from vocab_parallel.simulate.memory import GIB
 from vocab_parallel.simulate.predict import predict
 
 INTERLEAVED = ("interleaved", "interleaved-vocab-1", "interleaved-vocab-2")
 SPLIT = ("zb-h1", "zb-h1-vocab-1", "zb-h1-vocab-2")
+V_SHAPED = ("zb-v", "zb-v-vocab-1", "zb-v-vocab-2")
 
 
 def seconds(schedule: Schedule, *, forward: float, backward: float, output: float = 0.0) -> float:
@@ -55,6 +60,22 @@ def test_zb_h1_is_the_published_order() -> None:
     ]
 
 
+@given(p=st.integers(1, 12), m=st.integers(1, 40))
+def test_zb_v_is_the_order_of_torch(p: int, m: int) -> None:
+    names = {"FORWARD": "F", "BACKWARD_INPUT": "B", "BACKWARD_WEIGHT": "W"}
+    asked = SimpleNamespace(pp_group_size=p, num_stages=2 * p, _n_microbatches=m)
+    schedule = make_schedule("zb-v", p, m)
+    for rank, program in enumerate(schedule.programs):
+        order = ScheduleZBVZeroBubble._calculate_single_rank_operations(asked, rank)  # type: ignore[arg-type]
+        theirs = [
+            (names[one.computation_type.name], one.microbatch_index, one.stage_index)
+            for one in order
+            if one is not None
+        ]
+        ours = [(one.kind, one.batch, schedule.stage(rank, one.chunk)) for one in program]
+        assert ours == theirs
+
+
 @pytest.mark.parametrize("v", [2, 3, 4])
 @pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (4, 24), (8, 16)])
 def test_interleaved_waits_v_times_less_than_1f1b(p: int, m: int, v: int) -> None:
@@ -68,8 +89,16 @@ def test_zb_h1_waits_a_third_of_1f1b(p: int, m: int) -> None:
     assert found == pytest.approx(3 * m + (p - 1))
 
 
+@pytest.mark.parametrize("sharded", ["", "-vocab-1", "-vocab-2"])
+@pytest.mark.parametrize(("p", "m"), [(2, 5), (4, 9), (4, 24), (8, 17), (8, 128)])
+def test_zb_v_waits_half_of_zb_h1(p: int, m: int, sharded: str) -> None:
+    """Only until a micro-batch has come down to the last rank: nothing is left of it in large m."""
+    found = seconds(make_schedule(f"zb-v{sharded}", p, m), forward=1.0, backward=2.0)
+    assert found == pytest.approx(3 * m + (p - 1) / 2)
+
+
 @given(
-    method=st.sampled_from(INTERLEAVED + SPLIT),
+    method=st.sampled_from(INTERLEAVED + SPLIT + V_SHAPED),
     p=st.integers(2, 8),
     groups=st.integers(2, 6),
     output=st.floats(0.0, 0.4),
@@ -103,16 +132,29 @@ def test_any_number_of_chunks_is_right(p: int, m: int, v: int, method: str) -> N
         assert peak_live(schedule) == tuple(most_live(schedule, rank) for rank in range(p))
 
 
-@given(p=st.integers(1, 8), m=st.integers(1, 30), method=st.sampled_from(SPLIT))
-@settings(max_examples=25, deadline=None)
-def test_weight_gradients_wait_within_what_zb_h1_promises(p: int, m: int, method: str) -> None:
+@given(p=st.integers(1, 8), m=st.integers(1, 30), method=st.sampled_from(SPLIT + V_SHAPED))
+@settings(max_examples=40, deadline=None)
+def test_until_their_w_no_more_micro_batches_are_kept_than_of_1f1b(
+    p: int, m: int, method: str
+) -> None:
+    """The p of its first rank, and one for every barrier."""
     schedule = make_schedule(method, p, m)
     for program in schedule.programs:
         kept = most = 0
         for item in program:
             kept += (item.kind == "F") - (item.kind == "W")
             most = max(most, kept)
-        assert most <= p + schedule.barriers
+        assert most <= schedule.chunks * (p + schedule.barriers)
+
+
+@given(p=st.integers(1, 8), m=st.integers(1, 30), each=st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_no_rank_of_zb_v_keeps_more_bytes_than_the_first_of_1f1b(p: int, m: int, each: int) -> None:
+    model = Model(layers=2 * p * each, hidden=64, heads=2, sequence=8, vocabulary=100)
+    experiment = Experiment(name="v", model=model, pipeline=Pipeline(ranks=p, batches=m))
+    plain, ours = (make_plan(experiment, method) for method in ("baseline", "zb-v"))
+    most = max(activations_over_time(plain, 0))
+    assert max(max(activations_over_time(ours, rank)) for rank in range(p)) <= most * (1 + 1e-12)
 
 
 def test_a_micro_batch_that_passes_a_way_twice_is_two_messages() -> None:
@@ -132,6 +174,17 @@ def test_as_many_virtual_stages_as_are_asked_for_are_planned() -> None:
     assert make_plan(experiment, "v-half").layers == (3,) * 4
     with pytest.raises(InputError, match=r"virtual_stages is -1, expected 0 \(auto\) or more"):
         Pipeline(virtual_stages=-1)
+
+
+@pytest.mark.parametrize("layers", [9, 12, 15])
+def test_of_fewer_layers_than_chunks_some_chunks_have_none(layers: int) -> None:
+    """So that a rank with two layers is fed as early as where all have two."""
+    experiment = with_field(examples()["multilingual-8"], "model.layers", layers)
+    plan = make_plan(experiment, "zb-v-vocab-1")
+    assert plan.layers == (0,) * (16 - layers) + (1,) * layers
+    one_chunk = make_plan(experiment, "zb-h1-vocab-1")
+    assert predict(plan).iteration_s < predict(one_chunk).iteration_s
+    assert all(found.plan for found in compare(experiment))
 
 
 def test_auto_takes_the_fastest_number_of_virtual_stages() -> None:

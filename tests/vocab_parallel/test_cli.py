@@ -121,6 +121,10 @@ def test_profile_writes_an_experiment_that_plans(tmp_path: Path) -> None:
         (("plan", "tiny-cpu-2", "--set", "training.betas=[1.0,0.5]"), "training.betas is [1.0"),
         (("plan", "tiny-cpu-2", "--set", "pipeline.layers=[9,-1]"), "has a negative number"),
         (
+            ("plan", "tiny-cpu-2", "--set", "pipeline.forward_cost=3"),
+            "pipeline.forward_cost is 3.0",
+        ),
+        (
             ("run", "tiny-cpu-1", *SMALL, "--set", "training.learning_rate=1e30"),
             "training diverged; lower training.learning_rate",
         ),

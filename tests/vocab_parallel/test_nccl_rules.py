@@ -174,7 +174,14 @@ SHARED = [
     "vocab-1",
     *(
         pytest.param(method, marks=pytest.mark.slow)
-        for method in ("interlaced", "naive", "v-half-vocab-2", "interleaved", "zb-h1-vocab-2")
+        for method in (
+            "interlaced",
+            "naive",
+            "v-half-vocab-2",
+            "interleaved",
+            "zb-h1-vocab-2",
+            "zb-v-vocab-1",
+        )
     ),
 ]
 """That every method stalls so is proved above, and that the proof is about what is posted."""

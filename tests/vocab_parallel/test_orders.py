@@ -235,13 +235,18 @@ def test_redistribution_covers_every_layer_once(layers: int, stages: int, ratio:
     assert min(found[:-1], default=1) >= 1
 
 
-@given(layers=st.integers(1, 80), stages=st.integers(1, 24), whole=st.booleans())
-def test_layers_are_shared_as_evenly_as_they_go(layers: int, stages: int, whole: bool) -> None:
-    if layers < stages:
-        with pytest.raises(InputError, match="cannot fill"):
-            shared_layers(layers, stages, whole_output=whole)
+@given(
+    layers=st.integers(1, 80), ranks=st.integers(1, 24), v=st.integers(1, 3), whole=st.booleans()
+)
+def test_layers_are_shared_as_evenly_as_they_go(
+    layers: int, ranks: int, v: int, whole: bool
+) -> None:
+    stages = v * ranks
+    if layers < ranks:
+        with pytest.raises(InputError, match=f"{layers} layers cannot fill {ranks} ranks"):
+            shared_layers(layers, stages, ranks=ranks, whole_output=whole)
         return
-    found = shared_layers(layers, stages, whole_output=whole)
+    found = shared_layers(layers, stages, ranks=ranks, whole_output=whole)
     before_last = found[: stages - whole]
     assert (len(found), sum(found)) == (stages, layers)
     assert max(found) - min(found) <= 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.ranks import run_ranks
-from tests.vocab_parallel.rank_tasks import Outcome, train_jobs
+from tests.vocab_parallel.rank_tasks import Outcome, train_and_check, train_jobs
 from tests.vocab_parallel.reference import Trained, train_plainly
 from vocab_parallel.inputs.experiment import Experiment, Pipeline, Training
 from vocab_parallel.inputs.model import Model
@@ -29,11 +29,14 @@ def job(
     tied: bool = False,
     tensor: int = 1,
     layers: int = 8,
+    vocabulary: int = 53,
     **training: Any,
 ) -> Job:
     experiment = Experiment(
         name="equal",
-        model=Model(layers=layers, hidden=16, heads=2, sequence=6, vocabulary=53, tied=tied),
+        model=Model(
+            layers=layers, hidden=16, heads=2, sequence=6, vocabulary=vocabulary, tied=tied
+        ),
         pipeline=Pipeline(ranks=p, batches=m, tensor_parallel=tensor),
         training=Training(
             **{"dtype": "float64", "steps": 5, "clip": 0.5, "timeout_s": 200.0} | training
@@ -93,6 +96,25 @@ def test_three_ranks_and_batches_and_layers_that_do_not_divide() -> None:
             raise AssertionError(f"{one.plan.method}: {error}") from error
 
 
+def test_chunks_without_a_layer_train_alike() -> None:
+    methods = ("v-half-vocab-1", "interleaved", "zb-v", "zb-v-vocab-2")
+    jobs = [job(method, 3, 4, layers=4, steps=2) for method in methods]
+    assert {one.plan.layers for one in jobs} == {(0, 0, 1, 1, 1, 1), (0, 1, 1, 1, 1, 0)}
+    theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
+    for ours in train(jobs):
+        assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 3])
+def test_ranks_without_a_row_of_the_vocabulary_train_alike(vocabulary: int) -> None:
+    methods = ("vocab-2", "interlaced", "zb-v-vocab-1")
+    jobs = [job(method, 4, 3, vocabulary=vocabulary, steps=2) for method in methods]
+    theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)
+    for ours, errors in run_ranks(train_and_check, 4, jobs, timeout_s=200.0)[0]:
+        assert_equal(ours, theirs)
+        assert max(errors.values()) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("p", "m", "tied"),
     [
@@ -127,6 +149,7 @@ def test_layers_that_are_computed_again_train_alike() -> None:
         job("zb-h1-vocab-1", 2, 3, recompute="block", recompute_layers=2),
         job("interleaved", 2, 3, recompute="uniform"),
         job("v-half-vocab-2", 2, 3, recompute="every", recompute_layers=2),
+        job("zb-v-vocab-2", 2, 3, recompute="block", recompute_layers=1),
         job("vocab-1", 1, 3, tensor=2, recompute="every", recompute_layers=3),
     ]
     theirs = train_plainly(jobs[0].plan, jobs[0].training, seed=3)

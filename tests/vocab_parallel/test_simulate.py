@@ -244,6 +244,8 @@ def test_constants_without_sense_are_refused(change: dict[str, object], message:
         ("tensor", 3),
         ("method", "baseline"),
         ("method", "vocab-2"),
+        ("method", "naive"),
+        ("method", "zb-v-vocab-1"),
         ("method", "best"),
         ("schema", "vocab-plan/9"),
     ],

@@ -26,6 +26,9 @@ MethodName = Literal[
     "zb-h1",
     "zb-h1-vocab-1",
     "zb-h1-vocab-2",
+    "zb-v",
+    "zb-v-vocab-1",
+    "zb-v-vocab-2",
 ]
 Arithmetic = Literal["stable", "published"]
 Dtype = Literal["float32", "float64", "bfloat16"]
@@ -53,23 +56,28 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Chunks of layers that every rank holds by an interleaved method (v); 0: by auto the fastest
     of 2 to 8 that fits, by a named method 2."""
     layers: tuple[int, ...] = ()
-    """Layers of every stage in pipeline order (V-Half has 2p stages, an interleaved method v x p);
-    empty: by the method."""
+    """Layers of every stage in pipeline order (2p stages of V-Half or ZB-V, v x p of an interleaved
+    method); empty: by the method."""
     final_stage_layers: int | None = None
     """redis: layers left on the last stage; unset: by the min-max rule."""
     forward_cost: float = 1.0
     """Time of F relative to `backward_cost`, from which the order of passes is made."""
     backward_cost: float = 2.0
-    """Time of B relative to `forward_cost`."""
+    """Time of B relative to `forward_cost`, no less than that."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty pipeline."""
+        """Refuse an empty pipeline, and times of F and B without an order of passes."""
         for field in ("ranks", "tensor_parallel", "batches", "batch_size"):
             if getattr(self, field) < 1:
                 raise InputError(f"pipeline.{field} is {getattr(self, field)}, expected 1 or more")
         if self.virtual_stages < 0:
             raise InputError(
                 f"pipeline.virtual_stages is {self.virtual_stages}, expected 0 (auto) or more"
+            )
+        if not 0 < self.forward_cost <= self.backward_cost < float("inf"):
+            raise InputError(
+                f"pipeline.forward_cost is {self.forward_cost} and pipeline.backward_cost"
+                f" {self.backward_cost}, expected 0 < forward_cost <= backward_cost"
             )
 
 

@@ -11,6 +11,7 @@ from vocab_parallel.plan.passes import Kind, Pass, Schedule
 from vocab_parallel.plan.play import Played, play
 from vocab_parallel.plan.posts import Communicator, pair
 from vocab_parallel.plan.queues import find_stall
+from vocab_parallel.plan.zero_bubble_v import METHOD_OF_BARRIERS
 
 _VOCABULARY: tuple[Kind, ...] = ("IF", "S", "T", "IB")
 
@@ -40,12 +41,13 @@ def most_live(schedule: Schedule, rank: int) -> int:
     """Return the micro-batches (of several chunks: chunks) that a rank may hold, for any m.
 
     1F1B and ZB-H1: p - r + barriers, one interval per barrier on the p - r of the plain schedule;
-    interlaced: floor(3p/2) - r; V-Half: p + 2 + 2 x barriers; interleaved:
+    interlaced: floor(3p/2) - r; V-Half: p + 2 + 2 x barriers; ZB-V: 2p + 2 x barriers; interleaved:
     2 (p - r - 1) + (v - 1) p + 1 + barriers.
     """
     ranks = schedule.ranks
     if schedule.chunks > 1 and schedule.layout == "v":
-        return ranks + 2 + 2 * schedule.barriers
+        plain = 2 * ranks if schedule.method in METHOD_OF_BARRIERS.values() else ranks + 2
+        return plain + 2 * schedule.barriers
     if schedule.layout == "loop":
         return 2 * (ranks - rank - 1) + (schedule.chunks - 1) * ranks + 1 + schedule.barriers
     if schedule.synchronous:

@@ -7,15 +7,16 @@ number of layers left on the last stage.
 from common.errors import InputError
 
 
-def shared_layers(layers: int, stages: int, *, whole_output: bool) -> tuple[int, ...]:
+def shared_layers(layers: int, stages: int, *, ranks: int, whole_output: bool) -> tuple[int, ...]:
     """Return layers per stage, as evenly as they go.
 
     What does not divide goes to the later stages, which hold fewer micro-batches, one layer each;
-    the last one is left out where it has the whole output layer. Refuses fewer layers than stages.
+    the last one is left out where it has the whole output layer. Refuses fewer layers than ranks;
+    of several stages a rank has, some may stay without.
     """
-    if layers < stages:
+    if layers < ranks:
         raise InputError(
-            f"{layers} layers cannot fill {stages} stages; use fewer pipeline.ranks, or give"
+            f"{layers} layers cannot fill {ranks} ranks; use fewer pipeline.ranks, or give"
             " pipeline.layers with 0 for a stage without"
         )
     each, more = divmod(layers, stages)
@@ -64,7 +65,7 @@ def redistributed_layers(
         return (layers,)
     if not 0 <= final <= layers - (stages - 1):
         raise InputError(
-            f"final_stage_layers is {final}, expected 0 to {layers - stages + 1}"
+            f"pipeline.final_stage_layers is {final}, expected 0 to {layers - stages + 1}"
             f" ({layers} layers, one or more on each of the other {stages - 1} stages)"
         )
     each, more = divmod(layers - final, stages - 1)

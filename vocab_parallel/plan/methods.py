@@ -14,6 +14,7 @@ from vocab_parallel.plan.passes import Schedule
 from vocab_parallel.plan.sharded import sharded
 from vocab_parallel.plan.v_half import v_half
 from vocab_parallel.plan.zero_bubble import zero_bubble
+from vocab_parallel.plan.zero_bubble_v import zero_bubble_v
 
 Output = Literal["whole", "vocab-1", "vocab-2"]
 """Arithmetic of the output layer: whole on the last stage, or sharded by Algorithm 1 or 2."""
@@ -117,6 +118,25 @@ METHODS: Mapping[str, Method] = {
         about="1F1B with W passes of their own (ZB-H1), sharded vocabulary, one barrier",
         output="vocab-2",
         make=lambda p, m, costs, v: zero_bubble(p, m, 1, costs),
+    ),
+    "zb-v": Method(
+        about="two chunks per rank in a V with W passes of their own (ZB-V), whole vocabulary"
+        " layers on the first rank",
+        output="whole",
+        make=lambda p, m, costs, v: zero_bubble_v(p, m, 0, costs),
+        chunks=2,
+    ),
+    "zb-v-vocab-1": Method(
+        about="sharded vocabulary on ZB-V, two barriers",
+        output="vocab-1",
+        make=lambda p, m, costs, v: zero_bubble_v(p, m, 2, costs),
+        chunks=2,
+    ),
+    "zb-v-vocab-2": Method(
+        about="sharded vocabulary on ZB-V, one barrier",
+        output="vocab-2",
+        make=lambda p, m, costs, v: zero_bubble_v(p, m, 1, costs),
+        chunks=2,
     ),
 }
 

@@ -36,8 +36,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     `barriers` is 0 where the vocabulary layers belong to the first and last stage, else the number
     of collectives between the last stage's forward and backward pass (1, 2 or 3).
     `synchronous`: all ranks meet at S and do nothing else until T (interlaced). `layout` is the way
-    of the chunks over the ranks: a line down and back up (V-Half), or a loop that begins anew at
-    rank 0 (interleaved). `split_backward`: B leaves the weight gradients to a pass W.
+    of the chunks over the ranks: a line down and back up (V-Half, ZB-V), or a loop that begins anew
+    at rank 0 (interleaved). `split_backward`: B leaves the weight gradients to a pass W.
     """
 
     method: str

@@ -26,8 +26,8 @@ USUAL_VIRTUAL = 2
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A pipeline that can be simulated and trained by.
 
-    `layers` has the transformer layers of every stage in pipeline order (2p of V-Half, vp of an
-    interleaved method).
+    `layers` has the transformer layers of every stage in pipeline order (2p of V-Half and ZB-V, vp
+    of an interleaved method).
     """
 
     schema: Literal["vocab-plan/2"] = "vocab-plan/2"
@@ -62,7 +62,7 @@ def make_plan(experiment: Experiment, method: str) -> Plan:
         layers = redistributed_layers(model.layers, stages, output_in_layers(model), override=kept)
     else:
         whole = chosen.output == "whole"
-        layers = shared_layers(model.layers, stages, whole_output=whole)
+        layers = shared_layers(model.layers, stages, ranks=pipeline.ranks, whole_output=whole)
     return Plan(
         experiment=experiment.name,
         method=method,
@@ -129,6 +129,11 @@ def check(plan: Plan, where: str = "plan") -> None:
     if output != {0: "whole", 1: "vocab-2"}.get(barriers, "vocab-1"):
         raise InputError(
             f"{where}: a schedule of {barriers} barriers, which is none of method {plan.method}"
+        )
+    if plan.schedule.method != plan.method:
+        raise InputError(
+            f"{where}: schedule.method is {plan.schedule.method!r}, expected {plan.method!r}, the"
+            " plan's own"
         )
     faults = find_faults(plan.schedule)
     if faults:

@@ -11,16 +11,12 @@ from heapq import heappop, heappush
 
 import msgspec
 
-from vocab_parallel.plan.dependencies import EVERY, Link, Need, needs
-from vocab_parallel.plan.messages import outgoing
+from vocab_parallel.plan.gives import Delays, Way, gives
 from vocab_parallel.plan.passes import Kind, Pass, Schedule
+from vocab_parallel.plan.wants import Wants, names
 
 PassSeconds = Mapping[tuple[Kind, int], float]
 """Duration of one rank's passes by (kind, chunk)."""
-
-Delays = Mapping[Link | tuple[int, int], float]
-"""Seconds that a link is taken by one message or collective; a pair (source, target) of ranks has
-its own where it differs from `p2p`."""
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -69,9 +65,17 @@ class _Player:
         delays: Delays,
         meets: frozenset[Kind],
     ) -> None:
-        self.schedule, self.seconds, self.delays, self.meets = schedule, seconds, delays, meets
-        self.there: dict[Need, float] = {}
-        self.waiting: dict[Need, list[int]] = {}
+        self.schedule, self.seconds, self.meets = schedule, seconds, meets
+        self.wants = Wants(schedule)
+        self.gives = [
+            {
+                (kind, chunk): gives(schedule, self.wants, delays, rank, Pass(kind, 0, chunk))
+                for kind, chunk in names(program)
+            }
+            for rank, program in enumerate(schedule.programs)
+        ]
+        self.there: dict[int, float] = {}
+        self.waiting: dict[int, list[int]] = {}
         self.counts: dict[Pass, int] = {}
         self.free: dict[Hashable, float] = {}
         self.arrived: dict[Pass, dict[int, float]] = {}
@@ -97,7 +101,7 @@ class _Player:
             return
         item = program[position]
         start = self.ends[rank][-1] if position else 0.0
-        for need in needs(self.schedule, rank, item):
+        for need in self.wants.of(rank, item):
             arrival = self.there.get(need)
             if arrival is None:
                 self.waiting.setdefault(need, []).append(rank)
@@ -118,55 +122,27 @@ class _Player:
 
     def finish(self, rank: int, item: Pass, end: float) -> None:
         """Send on what a pass has made."""
-        self.bring(Need(rank, item, "local"), end)
-        goes = outgoing(self.schedule, rank, item)
-        if goes is not None:
-            pair = rank, goes[0]
-            delay = self.delays.get(pair, self.delays.get("p2p", 0.0))
-            self.bring(Need(rank, item, "p2p"), self.carried(pair, end, delay))
-        links = _collectives(self.schedule, rank, item)
-        if links is None:
-            return
-        source = rank
-        if item.kind in ("IF", "S", "T"):
-            source = EVERY
+        gives = self.gives[rank][item.kind, item.chunk]
+        if gives.local is not None:
+            self.bring(gives.local, item.batch, end)
+        if gives.message:
+            self.carry(gives.message, item.batch, end)
+        if gives.by_all:
             self.counts[item] = self.counts.get(item, 0) + 1
             if self.counts[item] < self.schedule.ranks:
                 return
-        for link in links:
-            channel = "statistics" if link == "statistics" else "collectives"
-            arrival = self.carried(channel, end, self.delays.get(link, 0.0))
-            self.bring(Need(source, item, link), arrival)
+        for way in gives.collectives:
+            self.carry(way, item.batch, end)
 
-    def carried(self, channel: Hashable, end: float, delay: float) -> float:
-        """Return when a link has carried what it is given at `end`, after what it was given."""
-        arrival = max(end, self.free.get(channel, 0.0)) + delay
-        self.free[channel] = arrival
-        return arrival
+    def carry(self, way: Way, batch: int, end: float) -> None:
+        """Have a link carry what it is given at `end`, after what it was given before."""
+        arrival = max(end, self.free.get(way.channel, 0.0)) + way.seconds
+        self.free[way.channel] = arrival
+        if way.number is not None:
+            self.bring(way.number, batch, arrival)
 
-    def bring(self, need: Need, arrival: float) -> None:
+    def bring(self, number: int, batch: int, arrival: float) -> None:
+        need = number + batch * self.wants.count
         self.there[need] = arrival
         for rank in self.waiting.pop(need, ()):
             self.begin(rank)
-
-
-def _collectives(schedule: Schedule, rank: int, item: Pass) -> tuple[Link, ...] | None:
-    """Return the collectives that follow a pass, in order; of IF, S and T once all ranks had it."""
-    if not schedule.barriers:
-        return None
-    match item.kind:
-        case "IF":
-            return ("inputs",)
-        case "S":
-            last = item.chunk == schedule.output_parts - 1
-            return (
-                ("statistics", "gradient") if last and schedule.barriers == 1 else ("statistics",)
-            )
-        case "T" if schedule.barriers > 1:
-            return ("gradient",)
-        case "F" if schedule.stage(rank, item.chunk) == schedule.stages - 1:
-            return ("hidden",)
-        case "B" if schedule.stage(rank, item.chunk) == 0:
-            return ("input gradient",)
-        case _:
-            return None

@@ -14,8 +14,9 @@ from itertools import count
 import msgspec
 
 from vocab_parallel.plan.costs import Costs
-from vocab_parallel.plan.dependencies import EVERY, Need, needs
+from vocab_parallel.plan.dependencies import EVERY
 from vocab_parallel.plan.passes import Pass, Schedule
+from vocab_parallel.plan.wants import Wants, names
 
 _UNDER_WAY = 0.5
 """How long a collective takes on the clock, in forward passes of a chunk."""
@@ -49,8 +50,13 @@ class _Writer:
         self.taken = [0] * schedule.ranks
         self.places = [0] * schedule.ranks
         self.busy: set[int] = set()
-        self.there: set[Need] = set()
-        self.waiting: dict[Need, list[int]] = {}
+        self.wants = Wants(schedule)
+        self.gives = [
+            {name: self.wants.met_by(rank, *name) for name in names(program)}
+            for rank, program in enumerate(schedule.programs)
+        ]
+        self.there: set[int] = set()
+        self.waiting: dict[int, list[int]] = {}
         self.ends: dict[Pass, int] = {}
         self.written: list[list[Pass]] = [[] for _ in range(schedule.ranks)]
 
@@ -87,7 +93,7 @@ class _Writer:
         program, place = self.schedule.programs[rank], self.places[rank]
         if place == len(program):
             return None
-        for need in needs(self.schedule, rank, program[place]):
+        for need in self.wants.of(rank, program[place]):
             if need not in self.there:
                 self.waiting.setdefault(need, []).append(rank)
                 return None
@@ -97,8 +103,8 @@ class _Writer:
     def end(self, rank: int, item: Pass) -> None:
         self.busy.discard(rank)
         if item.kind in self.cost:
-            self.bring(Need(rank, item, "local"))
-            self.bring(Need(rank, item, "p2p"))
+            for number in self.gives[rank][item.kind, item.chunk]:
+                self.bring(number, item.batch)
             self.at_the_ends(rank, item)
         else:
             self.ends[item] = self.ends.get(item, 0) + 1
@@ -118,18 +124,16 @@ class _Writer:
         """Go on from a vocabulary pass that all ranks have had."""
         if item.kind == "S":
             self.later(self.delay, partial(self.enter, Pass("T", item.batch)))
-        gives = "S" if self.schedule.barriers == 1 else "T"
-        if item.kind == "IF":
-            self.later(self.delay, partial(self.bring, Need(EVERY, item, "inputs")))
-        elif item.kind == gives:
-            self.later(self.delay, partial(self.bring, Need(EVERY, item, "gradient")))
+        for number in self.wants.met_by(EVERY, item.kind, item.chunk):
+            self.later(self.delay, partial(self.bring, number, item.batch))
 
     def enter(self, item: Pass) -> None:
         self.common.append(item)
         for rank in range(self.schedule.ranks):
             self.go_on(rank)
 
-    def bring(self, need: Need) -> None:
+    def bring(self, number: int, batch: int) -> None:
+        need = number + batch * self.wants.count
         self.there.add(need)
         for rank in self.waiting.pop(need, ()):
             self.go_on(rank)

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from vocab_parallel.inputs.machine import Machine, at_sequence, between, width_factor
 from vocab_parallel.inputs.model import Model, layers_forward_flops, output_flops
 from vocab_parallel.plan.dependencies import Link
+from vocab_parallel.plan.gives import Delays
 from vocab_parallel.plan.messages import ways
 from vocab_parallel.plan.methods import find
 from vocab_parallel.plan.passes import Kind
 from vocab_parallel.plan.plans import Plan, layers_of, parameters, recomputed, vocabulary_shards
-from vocab_parallel.plan.play import Delays
 
 _HALF = 0.5
 """Share of a backward pass that is B where W is a pass of its own."""
