@@ -15,8 +15,9 @@ from metis.inputs import sources
 from metis.inputs.analytic import ORIGIN
 from metis.inputs.experiment import SYNTHETIC, Experiment
 from metis.inputs.profile import Profiles
-from metis.plan import methods
-from metis.plan.plans import Plan
+from metis.plan import methods, replan_show
+from metis.plan.plans import Plan, check
+from metis.plan.replan import replan
 from metis.plan.show import plan_table
 
 
@@ -28,12 +29,23 @@ def plan(case: Case, ask: Ask) -> Done:
     cluster = experiment.load_cluster()
     profiles = experiment.load_profiles(cluster, measured(experiment, ask))
     problem = methods.make_problem(experiment, cluster, profiles)
-    outcome = methods.make_plan(experiment, problem, experiment.search.method)
+    given, done = Path(ask.options.get("replan", "")), None
+    if "replan" in ask.options:
+        done = replan(experiment, problem, cluster, files.read_plan(given, Plan, check))
+    outcome = (
+        done.outcome if done else methods.make_plan(experiment, problem, experiment.search.method)
+    )
     if outcome.plan is None:
         raise CaseError(outcome.why_none)
     if outcome.interrupted:
         _tell_interrupted(outcome.plan, outcome.summary, ask)
     found, written, hints = outcome.plan, list[Path](), list[str]()
+    shows = (plan_table(found),)
+    if done:
+        shows = (*shows, *replan_show.tables(done))
+        more, said = replan_show.write(done, given, ask)
+        written += more
+        hints += said
     if ask.folder and outcome.original_log:
         path = ask.folder.at("plans", f"{experiment.name}.{found.method}.log")
         written.append(files.write(path, outcome.original_log))
@@ -48,7 +60,7 @@ def plan(case: Case, ask: Ask) -> Done:
         ),
         plan=found,
         files=tuple(written),
-        shows=(plan_table(found),),
+        shows=shows,
         hints=tuple(hints),
     )
 
