@@ -28,6 +28,9 @@ ARTIFACT = Artifact(
     },
     options=(
         Option(
+            "export", ("plan",), "Also write the plan for another trainer: torchtitan, deepspeed."
+        ),
+        Option(
             "replan",
             ("plan",),
             "Plan anew for a job that runs by this plan: nodes are gone (cluster.lost) or came.",
