@@ -87,14 +87,15 @@ class Search:
 
     def __init__(
         self, problem: Problem, *, gap: float = 0.0, below: float = float("inf"),
-        start: Found | None = None, near: Near | None = None,
+        start: Found | None = None, near: Near | None = None, models: Models | None = None,
     ) -> None:  # fmt: skip
-        """Look for plans that cost less than `below`, ms, only, from a plan on or `near` one only.
+        """Look for plans that cost less than `below`, ms, or than a plan to start from.
 
-        Near a plan the bound is of that part of the space.
+        Where only a part of the space is asked for (`near`), the bound is of that. `models` are
+        those of another search of the problem, whose tables are used again.
         """
         self.problem, self.margin, self.below = problem, max(gap, CLOSE), below
-        self.near = near
+        self.near, self.models = near, models or Models(problem)
         self.started = time.monotonic()
         self.stopped = np.zeros(1, dtype=np.int64)
         """Not 0 once the search is to end; compiled code looks at it too."""
@@ -133,7 +134,7 @@ class Search:
     def run(self) -> None:
         """Search until the gap is reached or `stop` is called."""
         with suppress(TimeOver):
-            self.models, floor = Models(self.problem), Floor(self.problem)
+            floor = Floor(self.problem)
             if floor.memory_suffices():
                 near = {batches: floor.cost(batches) for batches in self._near()}
                 self.floors = {b: cost for b, cost in near.items() if np.isfinite(cost)}

@@ -26,8 +26,12 @@ JOINED = 8
 """Nodes of a run up to which a stage that stands on other runs too takes any number of them."""
 
 
-Sizes = Mapping[int, frozenset[int]]
-"""The only sizes that groups have on each run: devices by the run's number."""
+class Sizes(NamedTuple):
+    """The only sizes that groups have on each run: devices by the run's number."""
+
+    alone: Mapping[int, frozenset[int]]
+    joined: Mapping[int, frozenset[int]]
+    """Of those that also stand on other runs: whole nodes."""
 
 
 class Run(NamedTuple):
@@ -134,13 +138,13 @@ def shapes_from(
 def _only(run: Run, offset: int, only: Sizes) -> list[int]:
     """Return the sizes that a group of a run is to have; from inside a node it ends there."""
     most = run.node.devices - offset if offset else run.devices
-    return sorted(size for size in only[run.number] if size <= most)
+    return sorted(size for size in only.alone[run.number] if size <= most)
 
 
 def _wholes(run: Run, only: Sizes | None) -> list[int]:
     """Return the devices of the whole nodes of a run that a group takes beside other runs."""
     if only is not None:
-        return [size for size in _only(run, 0, only) if size % run.node.devices == 0]
+        return sorted(only.joined[run.number])
     return [count * run.node.devices for count in joined_counts(run)]
 
 

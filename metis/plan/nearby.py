@@ -1,22 +1,33 @@
-"""The search that starts from a running plan: first near its shape, then everywhere.
+"""The search that looks at a likely part of the space first, and then everywhere.
 
-Near a plan are its order of the kinds of nodes, groups of about its stages' sizes, and about its
-number of micro-batches; degrees, layer split and recomputation are free. That part of the space is
-small enough for many devices at once.
+From scratch that part has groups of few sizes: 2^k, 3 x 2^k or all nodes of a kind, and powers of
+two inside a node. From a running plan it is what is near it: its order of the kinds of nodes,
+groups of about its stages' sizes, and about its number of micro-batches. Degrees, layer split and
+recomputation are free in either. Such a part is small enough for hundreds of devices at once, where
+the whole space takes minutes to look through, and its best plan lets most of that be passed over.
 """
 
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
+from math import inf
 
 from metis.plan.anytime import Best, Near, Search
 from metis.plan.cells import Found
-from metis.plan.lines import Run, runs
+from metis.plan.floor import Floor
+from metis.plan.lines import Run, Sizes, orders, runs
 from metis.plan.problem import Problem
+from metis.plan.starts import uniform_starts
 
 SHARE = 0.4
-"""Part of the time that is spent near the plan at most."""
+"""Part of the time that is spent in the likely part at most."""
+
+GAP = 0.01
+"""Relative distance from that part's bound at which it is left."""
+
+FEW = 16
+"""Devices up to which everything is looked through at once."""
 
 MOST_ORDERS = 4
 """Places of kinds of nodes that came which are tried."""
@@ -28,29 +39,40 @@ FACTOR = 2
 """By which the number of micro-batches differs at most."""
 
 
-class Nearby:
-    """A search with the same face as `Search`, from a plan on."""
+class Staged:
+    """A search with the same face as `Search`, in two stages."""
 
     def __init__(
-        self, problem: Problem, start: Found | None, near: Near | None, *, gap: float,
-        limit_s: float,
+        self, problem: Problem, near: Near | None, *, start: Found | None = None,
+        gap: float = 0.0, limit_s: float = inf,
     ) -> None:  # fmt: skip
-        """Without a start or a place near it, it is a search from scratch."""
-        self.problem, self.start, self.near = problem, start, near
+        """Without a likely part it is `Search`, from the start if there is one."""
+        self.problem, self.near = problem, near
         self.gap, self.limit_s, self.started = gap, limit_s, time.monotonic()
-        self.stopped = False
-        self.search = Search(problem, gap=gap, start=start, near=near)
+        self.stopped, self.floor_ms = False, 0.0
+        self.search = Search(problem, gap=max(gap, GAP) if near else gap, start=start, near=near)
 
     def run(self) -> None:
         """Search until the gap is reached or `stop` is called."""
         if self.near is not None:
-            timer = threading.Timer(SHARE * self.limit_s, self.search.stop)
-            timer.start()
-            self.search.run()
-            timer.cancel()
-            self.search = Search(self.problem, gap=self.gap, start=self.search.found)
+            self._first(self.search)
+            first = self.search
+            self.search = Search(self.problem, gap=self.gap, start=first.found, models=first.models)
         if not self.stopped:
             self.search.run()
+
+    def _first(self, search: Search) -> None:
+        """Search in the likely part, from the best with equal stages where there is no start."""
+        timer = threading.Timer(min(SHARE * self.limit_s, threading.TIMEOUT_MAX), search.stop)
+        timer.daemon = True
+        timer.start()
+        floor = Floor(self.problem)
+        least = min(floor.cost(batches) for batches in self.problem.batches())
+        self.floor_ms = least if least < inf else 0.0
+        for found in () if search.found else uniform_starts(self.problem):
+            search.offer(found)
+        search.run()
+        timer.cancel()
 
     def stop(self) -> None:
         """Let `run` end soon, from another thread."""
@@ -58,9 +80,30 @@ class Nearby:
         self.search.stop()
 
     def best(self) -> Best:
-        """Return what is known by now; near the plan nothing is known of all others."""
+        """Return what is known by now; in the likely part, the floor of the whole space."""
         best = self.search.best()._replace(seconds=time.monotonic() - self.started)
-        return best._replace(lower_bound_ms=0.0, finished=False) if self.search.near else best
+        if self.search.near is None:
+            return best
+        return best._replace(lower_bound_ms=self.floor_ms, finished=False)
+
+
+def coarse(problem: Problem) -> Near | None:
+    """Return the likely part of a problem from scratch; None where all of it is small."""
+    if problem.devices <= FEW:
+        return None
+    every = runs(problem.cluster)
+    alone = {run.number: frozenset(_few(run)) for run in every}
+    joined = {run.number: frozenset(n * run.node.devices for n in _counts(run)) for run in every}
+    return Near(tuple(orders(every)), Sizes(alone, joined), frozenset(problem.batches()))
+
+
+def _few(run: Run) -> Iterator[int]:
+    """Yield the sizes of groups on a run that are tried first."""
+    count, size = len(run.machines), run.node.devices
+    yield from (1 << k for k in range(size.bit_length()))
+    for power in (1 << k for k in range(count.bit_length())):
+        yield from (c * size for c in (power, 3 * power) if c <= count)
+    yield count * size
 
 
 def near(problem: Problem, plan: Found, came: Sequence[int]) -> Near | None:
@@ -75,23 +118,29 @@ def near(problem: Problem, plan: Found, came: Sequence[int]) -> Near | None:
         return None
     batches = (b for b in problem.batches() if 1 / FACTOR <= b / plan.plan.batches <= FACTOR)
     more = {run: sum(machine in came for machine in run.machines) for run in every}
-    sizes = dict.fromkeys((run.number for run in every), frozenset[int]())
-    for run, devices in _parts(plan, problem, run_of):
-        sizes[run.number] |= _about(run, devices, more[run])
+    alone = {run.number: frozenset[int]() for run in every}
+    joined = {run.number: frozenset({run.node.devices}) for run in every}
+    for parts in _stages(plan, problem, run_of):
+        for run, devices in parts:
+            alone[run.number] |= _about(run, devices, more[run])
+            if len(parts) > 1 and devices % run.node.devices == 0:
+                joined[run.number] |= {devices}
     for run in every:
         if run not in taken:
-            sizes[run.number] = frozenset(n * run.node.devices for n in _counts(run))
-    return Near(tuple(islice(_orders(taken, every), MOST_ORDERS)), sizes, frozenset(batches))
+            alone[run.number] = frozenset(n * run.node.devices for n in _counts(run))
+    places = tuple(islice(_orders(taken, every), MOST_ORDERS))
+    return Near(places, Sizes(alone, joined), frozenset(batches))
 
 
-def _parts(plan: Found, problem: Problem, run_of: dict[int, Run]) -> Iterator[tuple[Run, int]]:
-    """Yield each stage's devices on each run."""
+def _stages(
+    plan: Found, problem: Problem, run_of: dict[int, Run]
+) -> Iterator[list[tuple[Run, int]]]:
+    """Yield each stage's devices on each of its runs."""
     machines = problem.cluster.machines()
     ranks = [run_of[m] for m in plan.machines for _ in range(machines[m].devices)]
     for option in plan.plan.survivor.options:
         stage = ranks[option.first_rank : option.first_rank + option.devices]
-        for run, devices in groupby(stage):
-            yield run, len(list(devices))
+        yield [(run, len(list(devices))) for run, devices in groupby(stage)]
 
 
 def _about(run: Run, devices: int, more: int) -> frozenset[int]:
@@ -106,7 +155,7 @@ def _about(run: Run, devices: int, more: int) -> frozenset[int]:
 
 
 def _counts(run: Run) -> set[int]:
-    """Return how many nodes of a run that the plan does not use a group may take."""
+    """Return few counts of nodes of a run: powers of two, and all."""
     count = len(run.machines)
     return {1 << k for k in range(count.bit_length())} | {count}
 

@@ -5,6 +5,7 @@ without any is dropped. The split of the layers is the one whose slowest stage i
 """
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from metis.plan.lines import ranks_of
 from metis.plan.memory import demand_and_capacity, in_flight
 from metis.plan.problem import Problem
 from metis.plan.stages import StageModel, StageOption
+
+FACTOR = 2
+"""By which the number of micro-batches differs at first."""
 
 
 class Left(NamedTuple):
@@ -50,14 +54,24 @@ def _shared(first_rank: int, devices: int, first: int, end: int) -> int:
 
 
 def repaired(problem: Problem, change: Change) -> Found | None:
-    """Return the cheapest plan of what is left, over all numbers of micro-batches; None: none."""
+    """Return the cheapest plan of what is left, with about as many micro-batches as before.
+
+    Where none of these fits, with any number of them; None where none does.
+    """
     left = left_of(change)
     if not left.sizes or len(left.sizes) > problem.model.layers:
         return None
     every = problem.cluster.machines()
     model = StageModel(problem, ranks_of([every[number] for number in left.machines]))
-    found = [_with(model, left, batches) for batches in problem.batches()]
-    return min((f for f in found if f), key=lambda f: f.cost_ms, default=None)
+    about, others = list[int](), list[int]()
+    for batches in problem.batches():
+        ratio = batches / change.before.batches
+        (about if 1 / FACTOR <= ratio <= FACTOR else others).append(batches)
+    for some in (about, others):
+        found = [f for f in (_with(model, left, batches) for batches in some) if f]
+        if found:
+            return min(found, key=lambda f: f.cost_ms)
+    return None
 
 
 def _with(model: StageModel, left: Left, batches: int) -> Found | None:
@@ -69,6 +83,7 @@ def _with(model: StageModel, left: Left, batches: int) -> Found | None:
     if not all(stages):
         return None
 
+    @cache
     def quickest(s: int, first: int, end: int) -> StageOption | None:
         """Return the option that does least again of those that fit."""
         flights = in_flight(s, len(stages), batches)

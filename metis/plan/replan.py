@@ -15,7 +15,7 @@ from metis.inputs.experiment import Experiment
 from metis.plan.change import Change, change
 from metis.plan.convert import to_plan
 from metis.plan.moves import Migration, Moves
-from metis.plan.nearby import Nearby, near
+from metis.plan.nearby import Staged, coarse, near
 from metis.plan.outcome import Figure, Outcome
 from metis.plan.plans import PlacedNode, Plan
 from metis.plan.problem import Problem
@@ -58,10 +58,9 @@ def replan(experiment: Experiment, problem: Problem, cluster: Cluster, before: P
     what = change(before, problem.model, problem.cluster.machines())
     warm_up("optimal", strict=True)
     start = repaired(problem, what)
-    place = near(problem, start, what.came) if start else None
-    search = Nearby(
-        problem, start, place, gap=settings.gap or 0.0, limit_s=(1 - KEPT) * settings.time_limit_s
-    )
+    place = near(problem, start, what.came) if start else coarse(problem)
+    limit_s = (1 - KEPT) * settings.time_limit_s
+    search = Staged(problem, place, start=start, gap=settings.gap or 0.0, limit_s=limit_s)
     outcome = strict(experiment, problem, search)
     old = start and to_plan(
         start.plan,

@@ -6,6 +6,8 @@ import os
 import random
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -19,18 +21,20 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from metis.inputs.analytic import layer_parameters
 from metis.inputs.cluster import Cluster, NodeGroup
-from metis.inputs.experiment import ClusterSource, Experiment, SearchSettings
+from metis.inputs.experiment import ClusterSource, Experiment, ProfileSource, SearchSettings
 from metis.inputs.model import Model
+from metis.plan.cells import Found
 from metis.plan.change import change
 from metis.plan.convert import to_plan
 from metis.plan.methods import make_plan
 from metis.plan.moves import Migration
-from metis.plan.nearby import near
-from metis.plan.plans import PlacedNode, Plan, Stage, check
+from metis.plan.nearby import Staged, coarse, near
+from metis.plan.plans import PlacedNode, Plan, Stage, check, placed
 from metis.plan.repair import left_of, repaired
 from metis.plan.replan import replan
 from metis.plan.seats import cheapest_seats
 from metis.plan.state import Bytes, bytes_of
+from metis.plan.warm import warm_up
 from tests.metis.pools import pool, problem_of
 
 ROOT = Path(__file__).parents[2]
@@ -330,3 +334,69 @@ def test_a_plan_whose_nodes_are_too_few_is_no_plan() -> None:
     _, before = some_job(1)
     with pytest.raises(InputError, match="its nodes have"):
         check(msgspec.structs.replace(before, nodes=before.nodes[:-1]))
+
+
+# --- 512 devices, by the clock of the processor ---------------------------------------------------
+
+
+def job_512(seed: int) -> Experiment:
+    """Draw 512 devices of two or three types in nodes of 8, and a large model."""
+    draw = random.Random(seed)
+    names = ["H200", "H100", "A100", "A100-40GB", "L40S", "V100-32GB"]
+    devices = draw.sample(names, k=draw.choice([2, 3]))
+    counts = {2: [(32, 32), (48, 16)], 3: [(32, 16, 16), (40, 16, 8)]}[len(devices)]
+    nodes = tuple(
+        NodeGroup(device=d, count=c, devices=8, inter_bandwidth=draw.choice([10.0, 25.0, 50.0]))
+        for d, c in zip(devices, draw.choice(counts), strict=True)
+    )
+    config = draw.choice(["Llama-3-8B", "Llama-3-70B", "Qwen3-32B"])
+    return Experiment(
+        name="job",
+        model=Model(config=config, sequence_length=4096, global_batch=draw.choice([512, 1024])),
+        cluster=ClusterSource(nodes=nodes),
+        profile=ProfileSource(max_tp=8),
+    )
+
+
+def searched(search: Staged, cpu_s: float) -> Found:
+    """Return the best plan after so many seconds of the processor."""
+    started = time.process_time()
+    thread = threading.Thread(target=search.run)
+    thread.start()
+    while thread.is_alive() and time.process_time() - started < cpu_s:
+        thread.join(0.02)
+    search.stop()
+    thread.join()
+    found = search.best().found
+    assert found is not None
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(3))
+def test_512_devices_are_planned_anew_in_two_seconds_as_well_as_from_scratch(seed: int) -> None:
+    asked = job_512(seed)
+    problem = problem_of(asked)
+    warm_up("optimal", strict=True)
+    first = searched(Staged(problem, coarse(problem), gap=0.0, limit_s=1e9), 10.0)
+    runs = to_plan(
+        first.plan, experiment="x", method="optimal", mode="strict", machines=first.machines
+    )
+    before = placed(runs, asked.load_cluster())
+    lost = tuple(random.Random(seed).sample([node.host for node in before.nodes], k=2))
+    now = changed(asked, lost, ())
+    problem, started = problem_of(now), time.process_time()
+    what = change(before, problem.model, problem.cluster.machines())
+    start = repaired(problem, what)
+    place = near(problem, start, what.came) if start else coarse(problem)
+    left_s = 1.8 - (time.process_time() - started)
+    soon = searched(Staged(problem, place, start=start, gap=0.0, limit_s=1e9), left_s)
+    plan = to_plan(
+        soon.plan, experiment="x", method="optimal", mode="strict", machines=soon.machines
+    )
+    migration = Migration(what, plan, now.load_cluster(), EACH)
+    assert migration.moves(migration.cheapest().machines).total > 0
+    assert time.process_time() - started < 2.5  # the search looks at the clock between its steps
+    scratch = searched(Staged(problem, coarse(problem), gap=0.0, limit_s=1e9), 10.0)
+    assert soon.cost_ms <= 1.02 * scratch.cost_ms
