@@ -1,7 +1,7 @@
 """What Metis declares: `common` makes command line, suites, report and library of it."""
 
 from common import verbs
-from common.artifact import Artifact
+from common.artifact import Artifact, Option
 
 ARTIFACT = Artifact(
     name="metis",
@@ -26,6 +26,16 @@ ARTIFACT = Artifact(
         "section": "metis.paper.section:section",
         "derived": "metis.paper.derived:reductions",
     },
+    options=(
+        Option(
+            "export", ("plan",), "Also write the plan for another trainer: torchtitan, deepspeed."
+        ),
+        Option(
+            "replan",
+            ("plan",),
+            "Plan anew for a job that runs by this plan: nodes are gone (cluster.lost) or came.",
+        ),
+    ),
 )
 
 

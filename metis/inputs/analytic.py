@@ -101,6 +101,14 @@ def kept_bytes(model: Model, tp: int, dtype: Dtype) -> tuple[float, ...]:
     return (0.0, *(value * kept_values(a, i, tp) for i in range(a.layers)), head)
 
 
+def layer_parameters(model: Model) -> tuple[int, ...]:
+    """Return each layer's parameters; a tied head counts as a matrix of its own."""
+    a = model.architecture()
+    counts = a.parameters()
+    last = counts.final + counts.head + (counts.embedding if a.tied else 0)
+    return (counts.embedding + counts.positions, *counts.layers, last)
+
+
 class Machine(NamedTuple):
     """One device type: its sheet, and GB/s between devices of a node."""
 
@@ -125,13 +133,7 @@ class Layers:
         context = (model.sequence_length + 1) // 2  # causal: half of the sequence on average
         self.scores_flop = self.architecture.attention_flop(context)
         self.matrices = [self.architecture.matrices(i) for i in range(self.architecture.layers)]
-        counts = self.architecture.parameters()
-        tied = counts.embedding if self.architecture.tied else 0
-        self.parameters = (
-            counts.embedding + counts.positions,
-            *counts.layers,
-            counts.final + counts.head + tied,
-        )
+        self.parameters = layer_parameters(model)
 
     def forward_ms(self, layer: int, tokens: int, tp: int) -> float:
         """Return the forward pass of a layer of the architecture, all-reduces left out."""

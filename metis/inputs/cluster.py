@@ -13,6 +13,7 @@ import msgspec
 
 from common.devices import Device, find
 from common.errors import InputError
+from common.names import near
 
 MB_PER_GB = 1024
 
@@ -96,6 +97,10 @@ class NodeGroup(
                 f"{where}: usd_per_hour is {self.usd_per_hour}, expected a positive number"
             )
 
+    def host_of(self, number: int, index: int) -> str:
+        """Return the host of the group's node `index`, the group being number `number`."""
+        return self.host or f"node{number}-{index}"
+
     def fact(self, field: str) -> float:
         """Return the node's own figure, or the device table's, or the data sheet's."""
         value = getattr(self, field)
@@ -161,7 +166,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 memory_mb=group.fact("memory_gb") * MB_PER_GB,
                 intra_bandwidth=group.fact("intra_bandwidth"),
                 inter_bandwidth=group.fact("inter_bandwidth"),
-                host=group.host or f"node{number}-{index}",
+                host=group.host_of(number, index),
                 usd_per_hour=group.usd_per_hour,
             )
             for number, group in enumerate(self.nodes)
@@ -171,6 +176,29 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def by_sheet(self) -> "Cluster":
         """Return the cluster with what its nodes leave out taken from the devices' data sheets."""
         return Cluster(nodes=tuple(group.by_sheet() for group in self.nodes))
+
+    def without(self, hosts: tuple[str, ...]) -> "Cluster":
+        """Return the cluster without the nodes of some hosts; all others keep their names.
+
+        Raises:
+            InputError: a host is not there, or no node is left.
+        """
+        if not hosts:
+            return self
+        named = [
+            (group.host_of(number, index), group)
+            for number, group in enumerate(self.nodes)
+            for index in range(group.count)
+        ]
+        known = dict(named)
+        for host in hosts:
+            if host not in known:
+                raise InputError(f"cluster.lost: no node is called {host!r}{near(host, known)}")
+        left = [(host, group) for host, group in named if host not in hosts]
+        if not left:
+            raise InputError("cluster.lost: no node is left; name only those that are not there")
+        one = (msgspec.structs.replace(group, count=1, host=host) for host, group in left)
+        return Cluster(nodes=tuple(one))
 
     def with_rates(self, factor: float) -> "Cluster":
         """Return the cluster with all its bandwidths times a factor."""

@@ -47,6 +47,9 @@ class ClusterSource(
     """The original's hostfile, in place of nodes."""
     clusterfile: str = ""
     """The original's clusterfile.json, beside the hostfile."""
+    lost: tuple[str, ...] = ()
+    """Hosts of nodes that are described but not there: lost, or taken away. A node without a host
+    is node0-3: the fourth (3) of the first group (0)."""
 
     def __post_init__(self) -> None:
         """Refuse both or neither."""
@@ -65,12 +68,12 @@ class ClusterSource(
             )
 
     def load(self, *, first_digit_slots: bool) -> Cluster:
-        """Return the cluster, read from the files if it is given by them."""
+        """Return the cluster, read from the files if it is given by them, without lost nodes."""
         if self.nodes:
-            return Cluster(nodes=self.nodes)
+            return Cluster(nodes=self.nodes).without(self.lost)
         return read_cluster(
             Path(self.hostfile), Path(self.clusterfile), first_digit_slots=first_digit_slots
-        )
+        ).without(self.lost)
 
 
 class ProfileSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

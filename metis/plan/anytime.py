@@ -21,7 +21,7 @@ from metis.plan.catalogue import Catalogue, Models, TimeOver
 from metis.plan.cells import ROUGH, Answered, Cell, Found, Grain, Setting
 from metis.plan.floor import Floor
 from metis.plan.kernel_line import PACE, Limits
-from metis.plan.lines import Run, orders
+from metis.plan.lines import Run, Sizes, orders
 from metis.plan.problem import Problem
 from metis.plan.starts import uniform_starts
 from metis.plan.tables import Floats
@@ -39,6 +39,14 @@ NEAR = 1.05
 
 SCOUTED = 16
 """Nodes of a run on which a first plan is looked for."""
+
+
+class Near(NamedTuple):
+    """A part of the space that is searched alone, as good plans are likely there."""
+
+    orders: tuple[tuple[Run, ...], ...]
+    sizes: Sizes
+    batches: frozenset[int]
 
 
 class Best(NamedTuple):
@@ -77,13 +85,21 @@ UNASKED = Answered(0.0, np.zeros(3), np.zeros((0, 5), dtype=np.int64))
 class Search:
     """A search that can be asked for its best plan while it goes on in another thread."""
 
-    def __init__(self, problem: Problem, *, gap: float = 0.0, below: float = float("inf")) -> None:
-        """Look for plans that cost less than `below`, ms, only."""
+    def __init__(
+        self, problem: Problem, *, gap: float = 0.0, below: float = float("inf"),
+        start: Found | None = None, near: Near | None = None, models: Models | None = None,
+    ) -> None:  # fmt: skip
+        """Look for plans that cost less than `below`, ms, or than a plan to start from.
+
+        Where only a part of the space is asked for (`near`), the bound is of that. `models` are
+        those of another search of the problem, whose tables are used again.
+        """
         self.problem, self.margin, self.below = problem, max(gap, CLOSE), below
+        self.near, self.models = near, models or Models(problem)
         self.started = time.monotonic()
         self.stopped = np.zeros(1, dtype=np.int64)
         """Not 0 once the search is to end; compiled code looks at it too."""
-        self.found: Found | None = None
+        self.found = start
         self.heap = list[_Part]()
         self.floors = dict[int, float]()
         """What no plan is below, by the numbers of micro-batches that are not looked into yet."""
@@ -118,12 +134,12 @@ class Search:
     def run(self) -> None:
         """Search until the gap is reached or `stop` is called."""
         with suppress(TimeOver):
-            self.models, floor = Models(self.problem), Floor(self.problem)
+            floor = Floor(self.problem)
             if floor.memory_suffices():
                 near = {batches: floor.cost(batches) for batches in self._near()}
                 self.floors = {b: cost for b, cost in near.items() if np.isfinite(cost)}
             self._scout()
-            for found in uniform_starts(self.problem) if self.floors else ():
+            for found in uniform_starts(self.problem) if self.floors and not self.near else ():
                 self.offer(found)
             self._open()
             while self.heap and self.heap[0].bound < self.cost() * (1 - self.margin):
@@ -134,11 +150,14 @@ class Search:
 
     def _near(self) -> list[int]:
         """Return the numbers of micro-batches, those first that are most often the best."""
-        middle = self.problem.model.global_batch**0.5
-        return sorted(self.problem.batches(), key=lambda batches: abs(log(batches / middle)))
+        middle = self.found.plan.batches if self.found else self.problem.model.global_batch**0.5
+        asked = [b for b in self.problem.batches() if not self.near or b in self.near.batches]
+        return sorted(asked, key=lambda batches: abs(log(batches / middle)))
 
     def _scout(self) -> None:
         """Look for a first plan where one is soon found: on some nodes of one run."""
+        if self.found or self.near:
+            return
         some = [run._replace(machines=run.machines[:SCOUTED]) for run in self.models.runs]
         largest = sorted(some, key=lambda run: -run.devices)
         for batches in self.floors:
@@ -153,12 +172,14 @@ class Search:
             self.lower = min([*self.floors.values(), *(part.bound for part in self.heap[:1])])
             batches, floor = next(iter(self.floors.items()))
             if floor < self.cost():
-                for make in self._make(batches, list(orders(self.models.runs))):
+                lines = self.near.orders if self.near else list(orders(self.models.runs))
+                for make in self._make(batches, lines):
                     self._open_cell(make(), floor)
             del self.floors[batches]
 
     def _make(self, batches: int, lines: Sequence[tuple[Run, ...]]) -> list[Callable[[], Cell]]:
-        catalogue = Catalogue(self.models, batches, self.late)
+        only = self.near.sizes if self.near else None
+        catalogue = Catalogue(self.models, batches, self.late, only)
         laid = [catalogue.line(order) for order in lines]
         if not catalogue.shapes:
             return []

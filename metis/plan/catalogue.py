@@ -8,7 +8,7 @@ import numpy as np
 
 from metis.inputs.savings import Recompute
 from metis.plan.kernel_line import Arcs, Held, Slots, held
-from metis.plan.lines import Run, Shape, nodes_of, ranks_of, runs, shapes_from
+from metis.plan.lines import Run, Shape, Sizes, nodes_of, ranks_of, runs, shapes_from
 from metis.plan.problem import Problem
 from metis.plan.stages import StageModel
 from metis.plan.tables import INVALID, TableBuilder, Tables, floats, ints
@@ -71,11 +71,12 @@ class Catalogue(TableBuilder):
     """All groups for one number of micro-batches."""
 
     def __init__(
-        self, models: Models, batches: int, late: Callable[[], bool] = lambda: False
-    ) -> None:
-        """Stop with TimeOver as soon as it is `late`."""
+        self, models: Models, batches: int, late: Callable[[], bool] = lambda: False,
+        only: Sizes | None = None,
+    ) -> None:  # fmt: skip
+        """Stop with TimeOver as soon as it is `late`; `only`: groups of these sizes."""
         super().__init__(models.everywhere, [batches])
-        self.models, self.late = models, late
+        self.models, self.late, self.only = models, late, only
         kinds = models.problem.savers.recompute
         self.strategies = [Strategy(tp, kind) for tp in models.degrees() for kind in kinds]
         self._quicker = list[int]()
@@ -175,13 +176,16 @@ class Catalogue(TableBuilder):
 def _arcs(catalogue: Catalogue, order: Sequence[Run]) -> Arcs:
     """Lay the groups out along a line."""
     total = sum(run.devices for run in order)
-    every = catalogue.models.problem.devices
+    every, only = catalogue.models.problem.devices, catalogue.only
     starts = list(accumulate((run.devices for run in order), initial=0))
     start_of = {run.number: starts[at] for at, run in enumerate(order)}
     counts, slot, end = [0] * (total + 1), list[int](), list[int]()
     for at, run in enumerate(order):
         per_node = [
-            [(catalogue.number(shape), shape) for shape in shapes_from(order, at, offset, every)]
+            [
+                (catalogue.number(shape), shape)
+                for shape in shapes_from(order, at, offset, every, only)
+            ]
             for offset in range(run.node.devices)
         ]
         for r in range(starts[at], starts[at] + run.devices):

@@ -1,5 +1,6 @@
 """One order of the runs and number of micro-batches: its dynamic program, and plans from it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,18 @@ class Found(NamedTuple):
     def cost_ms(self) -> float:
         """Milliseconds per iteration."""
         return self.plan.cost_ms
+
+
+def costed(
+    model: StageModel, batches: int, options: Sequence[StageOption], split: Sequence[int],
+    machines: Sequence[int],
+) -> Found:  # fmt: skip
+    """Return the plan of stages with known layer boundaries, which memory holds."""
+    terms = stage_cost(options, split, model.problem, batches)
+    strategies = tuple((o.dp, o.tp) for o in options)
+    survivor = Survivor(strategies, tuple(split), 1, 0, terms, tuple(options))
+    layout = Layout(model.ranks.node_sequence, tuple(o.devices for o in options))
+    return Found(RankedPlan(layout, batches, survivor, model), tuple(machines))
 
 
 class Answered(NamedTuple):
@@ -144,11 +157,7 @@ class Cell:
             options.append(option)
             split.append(end)
             first += size
-        terms = stage_cost(options, split, self.problem, self.batches)
-        strategies = tuple((o.dp, o.tp) for o in options)
-        survivor = Survivor(strategies, tuple(split), 1, 0, terms, tuple(options))
-        layout = Layout(model.ranks.node_sequence, tuple(groups))
-        return Found(RankedPlan(layout, self.batches, survivor, model), tuple(machines))
+        return costed(model, self.batches, options, split, machines)
 
     def _nodes(self, rank: int, parts: tuple[tuple[int, int], ...]) -> list[int]:
         """Return the machines under a group that begins at a rank of the line."""

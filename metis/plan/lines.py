@@ -5,7 +5,7 @@ plan along it uses any number of nodes of every run and leaves the rest idle, so
 of nodes counts once. A stage is a contiguous group of the devices that are used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, permutations
 from typing import NamedTuple
 
@@ -24,6 +24,14 @@ EVERY_COUNT = 64
 
 JOINED = 8
 """Nodes of a run up to which a stage that stands on other runs too takes any number of them."""
+
+
+class Sizes(NamedTuple):
+    """The only sizes that groups have on each run: devices by the run's number."""
+
+    alone: Mapping[int, frozenset[int]]
+    joined: Mapping[int, frozenset[int]]
+    """Of those that also stand on other runs: whole nodes."""
 
 
 class Run(NamedTuple):
@@ -112,31 +120,49 @@ def joined_counts(run: Run) -> list[int]:
     return sorted({1 << k for k in range(count.bit_length())} | {count})
 
 
-def shapes_from(order: Sequence[Run], at: int, offset: int, devices: int) -> Iterator[Shape]:
+def shapes_from(
+    order: Sequence[Run], at: int, offset: int, devices: int, only: Sizes | None = None
+) -> Iterator[Shape]:
     """Yield the groups that begin `offset` devices into a node of the order's run number `at`."""
     run = order[at]
-    for size in sizes_from(run, offset, devices):
+    for size in sizes_from(run, offset, devices) if only is None else _only(run, offset, only):
         yield Shape(offset, ((run.number, size),))
-    every = devices <= EVERY_SIZE
+    every = devices <= EVERY_SIZE and only is None
     if not every and offset:
         return
-    for count in joined_counts(run):
-        taken = ((run.number, count * run.node.devices - offset),)
-        for parts in _joined(order, at, taken, every):
+    for whole in _wholes(run, only):
+        for parts in _joined(order, at, ((run.number, whole - offset),), only, every):
             yield Shape(offset, parts)
 
 
+def _only(run: Run, offset: int, only: Sizes) -> list[int]:
+    """Return the sizes that a group of a run is to have; from inside a node it ends there."""
+    most = run.node.devices - offset if offset else run.devices
+    return sorted(size for size in only.alone[run.number] if size <= most)
+
+
+def _wholes(run: Run, only: Sizes | None) -> list[int]:
+    """Return the devices of the whole nodes of a run that a group takes beside other runs."""
+    if only is not None:
+        return sorted(only.joined[run.number])
+    return [count * run.node.devices for count in joined_counts(run)]
+
+
 def _joined(
-    order: Sequence[Run], at: int, taken: tuple[tuple[int, int], ...], every: bool
+    order: Sequence[Run],
+    at: int,
+    taken: tuple[tuple[int, int], ...],
+    only: Sizes | None,
+    every: bool,
 ) -> Iterator[tuple[tuple[int, int], ...]]:
     """Yield what goes on from whole nodes of one run into later ones."""
     for later in range(at + 1, len(order)):
         run = order[later]
-        whole = [count * run.node.devices for count in joined_counts(run)]
+        whole = _wholes(run, only)
         for size in range(1, run.devices + 1) if every else whole:
             yield (*taken, (run.number, size))
             if size in whole:
-                yield from _joined(order, later, (*taken, (run.number, size)), every)
+                yield from _joined(order, later, (*taken, (run.number, size)), only, every)
 
 
 def ranks_of(nodes: Sequence[Node]) -> Ranks:

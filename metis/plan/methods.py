@@ -19,7 +19,7 @@ from metis.plan.homogeneous import best_uniform, uniform_plans
 from metis.plan.optimal import optimal
 from metis.plan.original_log import log_text
 from metis.plan.outcome import Figure, Outcome, bound_of, cost_of, nothing_fits, ran_out
-from metis.plan.plans import Plan
+from metis.plan.plans import Plan, placed
 from metis.plan.problem import Policy, Problem
 from metis.plan.search import RankedPlan, SearchResult, search
 from metis.plan.strict import strict
@@ -58,6 +58,13 @@ def make_plan(
     method: Method,
 ) -> Outcome:
     """Answer the experiment's question by a method."""
+    outcome = _answered(experiment, problem, method)
+    if outcome.plan is None or problem.switches.group_memory:
+        return outcome
+    return outcome._replace(plan=placed(outcome.plan, problem.cluster))
+
+
+def _answered(experiment: Experiment, problem: Problem, method: Method) -> Outcome:
     mended = problem.switches == of_mode("strict")
     if method in PUBLISHED:
         problem = msgspec.structs.replace(problem, savers=NO_SAVERS)

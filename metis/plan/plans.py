@@ -6,6 +6,7 @@ This is what the search returns, `plan` writes as JSON, and `simulate` and `run`
 import msgspec
 
 from common.errors import InputError
+from metis.inputs.cluster import Cluster
 from metis.inputs.model import Model
 from metis.inputs.savings import Recompute
 
@@ -55,6 +56,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.end_layer - self.first_layer
 
 
+class PlacedNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node that a plan stands on."""
+
+    host: str
+    device: str
+    devices: int
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A complete training plan with its predicted time per iteration."""
 
@@ -68,6 +77,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     machines: tuple[int, ...] = ()
     """The cluster's machines that are used, in rank order, numbered from 0 as they are written;
     empty: all, in the node sequence's order."""
+    nodes: tuple[PlacedNode, ...] = ()
+    """The same machines by their hosts, in rank order; empty in mode compat, whose placement counts
+    ranks to other nodes."""
     batches: int
     """Micro-batches per iteration and pipeline."""
     stages: tuple[Stage, ...]
@@ -85,6 +97,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def world_size(self) -> int:
         """Ranks over all stages."""
         return sum(stage.devices for stage in self.stages)
+
+
+def placed(plan: Plan, cluster: Cluster) -> Plan:
+    """Return the plan with the nodes that it stands on."""
+    nodes = cluster.chosen(plan.machines, plan.node_sequence)
+    named = (PlacedNode(host=n.host, device=n.device, devices=n.devices) for n in nodes)
+    return msgspec.structs.replace(plan, nodes=tuple(named))
 
 
 def check(plan: Plan, where: str = "plan") -> None:
@@ -108,6 +127,9 @@ def check(plan: Plan, where: str = "plan") -> None:
             )
         _check_samples(plan, stage, at)
         rank, layer = rank + stage.devices, stage.end_layer
+    placed = sum(node.devices for node in plan.nodes)
+    if plan.nodes and placed != rank:
+        raise InputError(f"{where}: its nodes have {placed} devices, but its stages {rank} ranks")
     if layer != plan.model.layers:
         raise InputError(f"{where}: the stages hold {layer} of {plan.model.layers} layers")
 

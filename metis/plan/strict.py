@@ -7,11 +7,12 @@ from math import inf
 from typing import Protocol
 
 from metis.inputs.experiment import Experiment
-from metis.plan.anytime import Best, Search
+from metis.plan.anytime import Best
 from metis.plan.beside import beside, cheaper
 from metis.plan.beside import figures as wider_figures
 from metis.plan.convert import to_plan
 from metis.plan.lines import EVERY_COUNT, EVERY_SIZE, JOINED, MOST_RUNS, Run, runs
+from metis.plan.nearby import Staged, coarse
 from metis.plan.outcome import Figure, Outcome, bound_of, cost_of, nothing_fits, ran_out
 from metis.plan.problem import Problem
 from metis.plan.watch import by_time
@@ -24,16 +25,34 @@ KEPT = 0.25
 """Part of the time that is kept for the wider space, for where it is asked, too."""
 
 
-def strict(experiment: Experiment, problem: Problem) -> Outcome:
+class Stoppable(Protocol):
+    """A search that can be asked for its best plan, and stopped, from another thread."""
+
+    def run(self) -> None:
+        """Search until it is done or stopped."""
+        ...
+
+    def stop(self) -> None:
+        """Let it end soon."""
+        ...
+
+    def best(self) -> Best:
+        """Return what is known by now."""
+        ...
+
+
+def strict(experiment: Experiment, problem: Problem, search: Stoppable | None = None) -> Outcome:
     """Return the best plan over all nodes or any part of them, and how good it is.
 
-    Where that is not proven, or not all group sizes were looked at, the wider space of the whole
+    The search is the one given, such as one from a plan on, or else one from scratch. Where its
+    answer is not proven, or not all group sizes were looked at, the wider space of the whole
     cluster is asked, too, and the better plan is taken.
     """
     limit_s = experiment.search.time_limit_s
     end = time.monotonic() + limit_s
-    search = Search(problem, gap=experiment.search.gap or 0.0)
-    found, interrupted = searched(experiment, search, (1 - KEPT) * limit_s)
+    own_s, gap = (1 - KEPT) * limit_s, experiment.search.gap or 0.0
+    search = search or Staged(problem, coarse(problem), gap=gap, limit_s=own_s)
+    found, interrupted = searched(experiment, search, own_s)
     other, left_s = None, end - time.monotonic()
     whole = found.finished and problem.devices <= EVERY_SIZE
     if not interrupted and not whole and left_s > 0:
@@ -77,22 +96,6 @@ def strict(experiment: Experiment, problem: Problem) -> Outcome:
     figures = (*figures, cost_of(plan), *bound_of("plan.lower_bound", found.lower_bound_ms))
     summary = f"optimal: {proof}.{idle(problem, found.found.machines)}"
     return Outcome(plan, figures, summary, interrupted=interrupted)
-
-
-class Stoppable(Protocol):
-    """A search that can be asked for its best plan, and stopped, from another thread."""
-
-    def run(self) -> None:
-        """Search until it is done or stopped."""
-        ...
-
-    def stop(self) -> None:
-        """Let it end soon."""
-        ...
-
-    def best(self) -> Best:
-        """Return what is known by now."""
-        ...
 
 
 def searched(experiment: Experiment, search: Stoppable, limit_s: float) -> tuple[Best, bool]:

@@ -3,6 +3,7 @@
 from common.architecture import Architecture
 from metis.inputs.savings import Recompute
 from metis.plan.plans import Plan
+from metis.run.unlike import unlike
 
 _HEAD = """\
 # Arguments of Megatron-LM for this plan, without data, tokenizer and learning rate:
@@ -24,24 +25,7 @@ def megatron_file(plan: Plan) -> str:
 
 def inexpressible(plan: Plan) -> list[str]:
     """Return what Megatron-LM has no way to say, one sentence each."""
-    layouts = [f"stage {n} dp{stage.dp} tp{stage.tp}" for n, stage in enumerate(plan.stages)]
-    samples = {count for stage in plan.stages for count in stage.samples}
-    found = _unsaid(plan)
-    if len({(stage.dp, stage.tp) for stage in plan.stages}) > 1:
-        found.append(f"it gives all stages the same degrees; here: {', '.join(layouts)}.")
-    elif len(samples) > 1:
-        found.append(
-            "it gives all replicas the same micro-batch size; here: "
-            + ", ".join(f"stage {n} {list(s.samples)}" for n, s in enumerate(plan.stages))
-            + "."
-        )
-    if len({stage.recompute for stage in plan.stages}) > 1:
-        found.append(
-            "it recomputes the same in all stages; here: "
-            + ", ".join(f"stage {n} {stage.recompute}" for n, stage in enumerate(plan.stages))
-            + ' (search.recompute = ["full"] or another one makes them alike).'
-        )
-    return found
+    return [*_unsaid(plan), *unlike(plan)]
 
 
 RECOMPUTE: dict[Recompute, list[str]] = {

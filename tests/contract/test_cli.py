@@ -44,6 +44,7 @@ TABLE = {
 OF_ONE = {
     ("helix", "plan"): {"--export", "--objective"},
     ("helix", "simulate"): {"--ray"},
+    ("metis", "plan"): {"--export", "--replan"},
     ("beta", "run"): {"--api-key"},
     ("beta", "quick"): {"--ray"},
     ("beta", "full"): {"--ray"},

@@ -104,6 +104,16 @@ def test_its_memory_is_what_the_hand_works_out(tmp_path: Path) -> None:
             "pipeline_parallel_layers_per_stage = 4",
             "says how many stages a rank has; leave it out and set pipeline.virtual_stages",
         ),
+        (
+            "context_parallel_degree = 1",
+            'module_fqns_per_model_part = [["tok_embeddings", "layers.0"], ["layers.2"]]',
+            "module_fqns_per_model_part has other modules than tok_embeddings, layers.0 and on",
+        ),
+        (
+            "context_parallel_degree = 1",
+            'module_fqns_per_model_part = "layers.0"',
+            "module_fqns_per_model_part is 'layers.0', expected a list of modules for each part",
+        ),
         ("[job]", "steps = 3\n[job]", "steps stands outside of a table"),
         ("[job]", "[job", "no TOML: "),
     ],

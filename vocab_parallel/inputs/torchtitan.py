@@ -83,10 +83,13 @@ def _replicas(job: Job, otherwise: int) -> tuple[int, bool]:
             f"parallelism.data_parallel_replicate_degree is {copies} beside {shards} shards; here"
             " all replicas share the optimizer out or none; set one of them to 1"
         )
-    if shards > 1 and job.number("parallelism.pipeline_parallel_degree", 1) == 1:
+    kept = job.word("parallelism.fsdp_reshard_after_forward", "default", ("default", "never"))
+    piped = job.number("parallelism.pipeline_parallel_degree", 1) > 1
+    if shards > 1 and not piped and kept != "never":
         raise InputError(
             f"parallelism.data_parallel_shard_degree is {shards} without a pipeline, which shares"
-            " weights out too (ZeRO-3); set parallelism.pipeline_parallel_degree to 2 or more"
+            " weights out too (ZeRO-3); set parallelism.pipeline_parallel_degree to 2 or more, or"
+            ' parallelism.fsdp_reshard_after_forward to "never"'
         )
     return copies * shards, shards > 1
 
@@ -112,7 +115,25 @@ def _pipeline(base: Pipeline, job: Job, replicas: int) -> Pipeline:
         sequence_parallel=tensor > 1,
         batches=whole // (replicas * size),
         batch_size=size,
+        layers=_layers(job) or base.layers,
     )
+
+
+def _layers(job: Job) -> tuple[int, ...]:
+    """Return the layers of every part of the model; empty where torchtitan shares them out."""
+    name = "parallelism.module_fqns_per_model_part"
+    parts = job.used.get(name) or []
+    if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts):
+        raise InputError(f"{name} is {parts!r}, expected a list of modules for each part")
+    names = [str(module) for part in parts for module in part]
+    blocks = [module for module in names if module.startswith("layers.")]
+    usual = ["tok_embeddings", *(f"layers.{i}" for i in range(len(blocks))), "norm", "output"]
+    if parts and names != usual:
+        raise InputError(
+            f"{name} has other modules than tok_embeddings, layers.0 and on, norm and output in"
+            " this order; list each of them once"
+        )
+    return tuple(sum(str(m).startswith("layers.") for m in part) for part in parts)
 
 
 def _training(base: Training, job: Job, replicas: int, *, shares: bool) -> Training:
