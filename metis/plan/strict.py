@@ -8,7 +8,7 @@ from typing import Protocol
 
 from metis.inputs.experiment import Experiment
 from metis.plan.anytime import Best
-from metis.plan.beside import beside, cheaper
+from metis.plan.beside import Beside, cheaper
 from metis.plan.beside import figures as wider_figures
 from metis.plan.convert import to_plan
 from metis.plan.lines import EVERY_COUNT, EVERY_SIZE, JOINED, MOST_RUNS, Run, runs
@@ -22,7 +22,7 @@ LOOK_S = 0.05
 
 
 KEPT = 0.25
-"""Part of the time that is kept for the wider space, for where it is asked, too."""
+"""Part of the time that is kept for the wider space where it is asked only after the search."""
 
 
 class Stoppable(Protocol):
@@ -45,18 +45,23 @@ def strict(experiment: Experiment, problem: Problem, search: Stoppable | None = 
     """Return the best plan over all nodes or any part of them, and how good it is.
 
     The search is the one given, such as one from a plan on, or else one from scratch. Where its
-    answer is not proven, or not all group sizes were looked at, the wider space of the whole
+    answer is not proven, or not all group sizes are looked at, the wider space of the whole
     cluster is asked, too, and the better plan is taken.
     """
     limit_s = experiment.search.time_limit_s
     end = time.monotonic() + limit_s
-    own_s, gap = (1 - KEPT) * limit_s, experiment.search.gap or 0.0
+    all_sizes, gap = problem.devices <= EVERY_SIZE, experiment.search.gap or 0.0
+    wide = Beside(problem, limit_s) if search is None and not all_sizes else None
+    own_s = limit_s if wide else (1 - KEPT) * limit_s
     search = search or Staged(problem, coarse(problem), gap=gap, limit_s=own_s)
     found, interrupted = searched(experiment, search, own_s)
     other, left_s = None, end - time.monotonic()
-    whole = found.finished and problem.devices <= EVERY_SIZE
-    if not interrupted and not whole and left_s > 0:
-        other, interrupted = beside(problem, left_s)
+    if wide is None and not (found.finished and all_sizes) and left_s > 0 and not interrupted:
+        wide = Beside(problem, left_s)
+    if wide is not None and interrupted:
+        wide.stop()
+    elif wide is not None:
+        other, interrupted = wide.result()
     figures = (
         Figure("search.parts", found.parts, "1"),
         Figure("search.time", found.seconds, "s"),

@@ -8,6 +8,7 @@ than the best cover all of whose stages finish below b. Candidates are costed in
 memory of all their in-flight micro-batches is checked.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -128,8 +129,8 @@ class _Part(NamedTuple):
 
 
 class _Sweeps:
-    def __init__(self, problem: Problem, time_limit_s: float | None) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, time_limit_s: float | None, stop: threading.Event) -> None:
+        self.problem, self.stop = problem, stop
         self.started = time.monotonic()
         self.deadline = None if time_limit_s is None else self.started + time_limit_s
         self.best: RankedPlan | None = None
@@ -138,7 +139,8 @@ class _Sweeps:
         self.closed = float("inf")
 
     def late(self) -> bool:
-        return self.deadline is not None and time.monotonic() > self.deadline
+        over = self.deadline is not None and time.monotonic() > self.deadline
+        return over or self.stop.is_set()
 
     def best_cost(self) -> float:
         return self.best.cost_ms if self.best else float("inf")
@@ -202,14 +204,15 @@ def wider(
     time_limit_s: float | None = None,
     tolerance: float = 1e-3,
     advance: Callable[[int], object] = lambda _: None,
+    stop: threading.Event | None = None,
 ) -> Wider:
     """Return the best plan met in the wider space and a bound below all of its plans.
 
     Group sizes are those of the search, without a lower limit; every stage holds a layer. Goes
-    on until the relative gap is at most `tolerance` or the time is over (then the bound is what
-    is proven so far).
+    on until the relative gap is at most `tolerance`, or the time is over or `stop` is set (then the
+    bound is what is proven so far).
     """
-    state = _Sweeps(problem, time_limit_s)
+    state = _Sweeps(problem, time_limit_s, stop or threading.Event())
     for batches in sorted(problem.batches()):
         for sequence in permutations(problem.node_types):
             if state.late():

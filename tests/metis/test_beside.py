@@ -5,7 +5,7 @@ import random
 import pytest
 
 from metis.inputs.cluster import NodeGroup
-from metis.plan.beside import beside, cheaper
+from metis.plan.beside import Beside, cheaper
 from metis.plan.lines import EVERY_SIZE
 from metis.plan.methods import make_plan
 from metis.plan.problem import Problem
@@ -45,7 +45,7 @@ def small() -> Problem:
 
 
 def test_only_a_cheaper_plan_of_the_wider_space_is_taken() -> None:
-    other, interrupted = beside(small(), 60.0)
+    other, interrupted = Beside(small(), 60.0).result()
     assert not interrupted
     assert other is not None
     assert other.plan is not None
@@ -54,11 +54,22 @@ def test_only_a_cheaper_plan_of_the_wider_space_is_taken() -> None:
     assert cheaper(None, 1.0) is None
 
 
+def test_it_ends_soon_once_it_is_stopped() -> None:
+    problem = problem_of(large_pool(1))
+    wide = Beside(problem, 600.0)
+    wide.stop()
+    other, interrupted = wide.result()
+    assert not interrupted
+    assert other is not None
+    assert not other.finished
+    assert other.seconds < 60
+
+
 def test_where_the_strict_search_had_no_time_the_wider_space_still_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All of the time is kept for it here, so nothing else can have found the plan."""
-    monkeypatch.setattr("metis.plan.strict.KEPT", 1.0)
+    """The search does nothing here, so nothing else can have found the plan."""
+    monkeypatch.setattr("metis.plan.nearby.Staged.run", lambda _: None)
     asked = pool(NodeGroup(device="A100", count=5, devices=12), layers=12, batch=60)
     assert problem_of(asked).devices > EVERY_SIZE
     found = make_plan(asked, problem_of(asked), "optimal")
