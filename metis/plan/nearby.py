@@ -26,8 +26,8 @@ SHARE = 0.4
 GAP = 0.01
 """Relative distance from that part's bound at which it is left."""
 
-FEW = 16
-"""Devices up to which everything is looked through at once."""
+FEW = 128
+"""Devices up to which everything is looked through at once: there bounds come soon enough."""
 
 MOST_ORDERS = 4
 """Places of kinds of nodes that came which are tried."""
