@@ -24,12 +24,12 @@ def large_pool(seed: int):
         )
         for device in draw.sample(["A100", "V100", "T4"], k=2)
     )
-    return pool(*nodes, layers=draw.choice([12, 26]), batch=60, time_limit_s=8.0)
+    # Long enough for the wider space on a machine with more to do: either is cut by the clock.
+    return pool(*nodes, layers=draw.choice([12, 26]), batch=60, time_limit_s=40.0)
 
 
-@pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_the_default_is_no_worse_than_wider_beyond_32_devices(seed: int) -> None:
     asked = large_pool(seed)
     problem = problem_of(asked)
