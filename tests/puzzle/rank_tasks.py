@@ -1,6 +1,5 @@
 """What ranks do in tests: many layouts one after the other in one set of processes."""
 
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,16 +10,14 @@ from numpy.typing import NDArray
 import puzzle.run.train
 from puzzle.inputs.layout import Layout
 from puzzle.inputs.model import Llama
-from puzzle.plan.passes import ModelName, Pass
+from puzzle.plan.passes import ModelName
 from puzzle.plan.reshard import BUCKET, buckets, make_reshard_plan
 from puzzle.plan.roads import Pairs, training_pairs
 from puzzle.plan.schedules import inference
 from puzzle.plan.slices import Slice, held
-from puzzle.run import executor
 from puzzle.run.baselines import measure_switches
 from puzzle.run.decode import Decoding
 from puzzle.run.executor import Work, execute
-from puzzle.run.generate import Answers, Generator, Prompts
 from puzzle.run.groups import Groups
 from puzzle.run.layers import entropies
 from puzzle.run.links import Directions
@@ -31,7 +28,6 @@ from puzzle.run.streams import Deferred, Streams
 from puzzle.run.switch import Switcher
 from puzzle.run.train import Trainer
 from puzzle.run.weights import Store, random_weights
-from tests.ordered.host_waits import HostWaits
 
 CPU = torch.device("cpu")
 PATIENCE_S = 300.0
@@ -379,33 +375,3 @@ def cached_and_whole(
         y = stage.forward(None, whole_tokens(answers.ids, answers.valid))
         whole = stage.next_log_probs(y, answers.ids)[:, start - 1 :]
     return cached.numpy(), whole.numpy(), answers.valid[:, start:].numpy()
-
-
-def host_waits(rank: int, report: object, jobs: list[Job]) -> list[dict[str, int]]:
-    """Return per job what reads a tensor on the host in generation and in passes, of two steps.
-
-    Updates are left out: each reads its norm once, which decides whether there is one.
-    """
-    found: list[dict[str, int]] = []
-    generate, passed = Generator.run, executor._Runner.run
-    for job in jobs:
-        mode = HostWaits()
-
-        def run(self: Generator, prompts: Prompts, mode: HostWaits = mode) -> Answers:
-            with mode:
-                return generate(self, prompts)
-
-        def one(self: Any, item: Pass, mode: HostWaits = mode) -> None:
-            with nullcontext() if item.kind == "U" else mode:
-                passed(self, item)
-
-        Generator.run, executor._Runner.run = run, one
-        try:
-            trainer = Trainer(job, CPU, readers_of(job))
-            for number in range(2):
-                trainer.step(number)
-        finally:
-            Generator.run, executor._Runner.run = generate, passed
-        trainer.close()
-        found.append(dict(mode.found))
-    return found

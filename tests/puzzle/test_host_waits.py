@@ -5,7 +5,7 @@ import torch
 
 from common.ranks import run_ranks
 from puzzle.run.flag import Flag
-from tests.puzzle.rank_tasks import host_waits
+from tests.puzzle.host_tasks import host_waits
 from tests.puzzle.test_run_cuts import CUTS, VARIANTS, cuts_of, job
 
 pytestmark = pytest.mark.timeout(400)
