@@ -158,7 +158,7 @@ def test_a_whole_process_beside_a_bare_start(table: Table, tmp_path: Path) -> No
         "vocab: plan by all methods, whole process",
         lambda: whole_process("-m", "vocab_parallel", *asked),
         start_up("numpy", "rich", "typer"),
-        at_least=0.07,
+        at_least=0.11,
         work=lambda _: {"methods": len(METHODS)},
         exactly={"methods": 18},
     )
